@@ -1,0 +1,465 @@
+"""The lane's state machine: `decide(run, command, now)` is the only place where a run's state comes from.
+
+Plain functions over frozen values: no input or output, no clock of their own. `TABLE` at the end names, for each
+command and each state, the one function that decides; read it beside the wire contract.
+
+Two invariants stand above all others. At most one worker holds a lane: `worker_id` names a holder exactly in the held
+states, and only `_take` sets it, only from a state in which nobody holds. No report of a past holder changes anything:
+`_report` and `_release` compare the worker, and the attempt where it is sent, before they change a column.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, NamedTuple
+
+from heartlane.lanes import bounds
+from heartlane.lanes.commands import (
+    Cancel,
+    Claim,
+    Command,
+    Pause,
+    Release,
+    Report,
+    Resume,
+    Retry,
+    TakeBack,
+    Unblock,
+)
+from heartlane.lanes.run import FINISHED_STATES, HELD_STATES, Event, Run
+
+
+class Decision(NamedTuple):
+    """A command that goes through.
+
+    changes     column → new value, for `Run._replace`; empty when nothing changes
+    events      what to append to the run's log, in order
+    duplicate   whether the report was a replay: the lease is renewed, nothing else changes
+    """
+
+    changes: dict[str, Any]
+    events: Sequence[Event] = ()
+    duplicate: bool = False
+
+
+class Refusal(NamedTuple):
+    """A command that changes nothing: a stable code, a sentence a person can act on, and the run as it is."""
+
+    code: str
+    error: str
+    run: Run | None = None
+
+
+def decide(run: Run, command: Command, now: datetime) -> Decision | Refusal:
+    """Decide one command on one run at `now` (aware UTC, the database's clock). Raises nothing."""
+    return TABLE[type(command)][run.state](run, command, now)
+
+
+def ticket_event(before: Run, after: Run) -> str | None:
+    """What a lane's change means for its tickets: `claimed`, `shipped`, `failed`, `released`, or None.
+
+    A lane that is taken back, released or failed gives its part of the ticket back, so all three lead to `pending`.
+    """
+    if before.state == after.state and before.attempt == after.attempt:
+        return None
+    if after.attempt > before.attempt:
+        return "claimed"
+    if after.state in FINISHED_STATES:
+        return after.state
+    return "released" if before.state in HELD_STATES and after.state not in HELD_STATES else None
+
+
+def directive(run: Run, *, replay: bool = False) -> str:
+    """What the operator wants of the worker whose report was answered: `continue`, `pause` or `stop`."""
+    if run.state == "paused":
+        return "pause"
+    return "stop" if replay and run.state in FINISHED_STATES else "continue"
+
+
+# --- refusals -----------------------------------------------------------------------------------------------------
+
+
+def _instant(moment: datetime | None) -> str:
+    return "an unknown time" if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
+
+
+def _held_by_other(run: Run, command: Any, now: datetime) -> Refusal:
+    return Refusal(
+        "CLAIM_HELD_BY_OTHER",
+        f"This lane is held by worker {run.worker_id!r} until {_instant(run.lease_expires_at)} "
+        f"(attempt {run.attempt}); only its holder may act on it.",
+        run,
+    )
+
+
+def _not_held(run: Run, command: Report | Release, now: datetime) -> Refusal:
+    """Nobody holds the lane: tell a past holder that it lost its claim, anybody else to claim first."""
+    if command.worker_id is not None and (command.worker_id == run.last_worker_id or (command.attempt or 0) >= 1):
+        return Refusal(
+            "CLAIM_LOST",
+            f"Worker {command.worker_id!r} no longer holds this lane: attempt {run.attempt} was taken back or "
+            "released, and nobody holds it now. Stop the work, and claim a lane before you report again.",
+            run,
+        )
+    return _not_claimed(run, command, now)
+
+
+def _not_claimed(run: Run, command: Any, now: datetime) -> Refusal:
+    return Refusal("NOT_CLAIMED", f"Nobody holds this lane; it is {run.state}. It has to be claimed first.", run)
+
+
+def _finished(run: Run, command: Any, now: datetime) -> Refusal:
+    return Refusal(
+        "RUN_FINISHED",
+        f"This run ended {run.state} at {_instant(run.finished_at)}; it takes no more reports or commands"
+        + (" (an operator can retry it)." if run.state == "failed" else "."),
+        run,
+    )
+
+
+def _no_longer_queued(run: Run, command: Claim, now: datetime) -> Refusal:
+    return Refusal(
+        "NO_LONGER_QUEUED", f"This lane is no longer queued: it ended {run.state} at {_instant(run.finished_at)}.", run
+    )
+
+
+def _unchanged(run: Run, command: Any, now: datetime) -> Decision:
+    return Decision({})
+
+
+# --- claims -------------------------------------------------------------------------------------------------------
+
+
+def _take(run: Run, command: Claim, now: datetime) -> Decision | Refusal:
+    if run.blockers_left > 0:
+        return Refusal("LANE_BLOCKED", f"This lane waits for {run.blockers_left} other lane(s) to be shipped.", run)
+    if run.not_before is not None and run.not_before > now:
+        return Refusal("LANE_BLOCKED", f"This lane is not claimable before {_instant(run.not_before)}.", run)
+    lease = command.lease_seconds or bounds.LEASE_SECONDS_DEFAULT
+    deadline = now + timedelta(seconds=lease)
+    attempt = run.attempt + 1
+    return Decision(
+        {
+            "state": "claimed",
+            "worker_id": command.worker_id,
+            "attempt": attempt,
+            "last_seq": 0,
+            "lease_seconds": lease,
+            "claimed_at": now,
+            "last_heartbeat": now,
+            "lease_expires_at": deadline,
+            "take_back_at": deadline,
+            "progress_at": now,
+            "waiting_for": None,
+            "over_budget": False,
+            "not_before": None,
+            "updated_at": now,
+        },
+        (Event("claimed", {"worker_id": command.worker_id, "attempt": attempt, "lease_seconds": lease}),),
+    )
+
+
+def _claim_held(run: Run, command: Claim, now: datetime) -> Decision | Refusal:
+    """The holder's own second call renews and is the same attempt."""
+    if command.worker_id != run.worker_id:
+        return _held_by_other(run, command, now)
+    lease = command.lease_seconds or run.lease_seconds
+    return Decision(_renewal(run, lease, now) | {"lease_seconds": lease})
+
+
+def _renewal(run: Run, lease_seconds: int, now: datetime) -> dict[str, Any]:
+    deadline = now + timedelta(seconds=lease_seconds)
+    changes: dict[str, Any] = {"last_heartbeat": now, "lease_expires_at": deadline, "updated_at": now}
+    # The take-back looks at take_back_at alone, which a renewal leaves where it is (it re-arms itself), unless the
+    # new deadline comes before it.
+    if run.take_back_at is None or deadline < run.take_back_at:
+        changes["take_back_at"] = deadline
+    return changes
+
+
+# --- reports ------------------------------------------------------------------------------------------------------
+
+
+def _report(run: Run, command: Report, now: datetime) -> Decision | Refusal:
+    refusal = _fence(run, command, now)
+    if refusal is not None:
+        return refusal
+    lease = command.lease_seconds or run.lease_seconds
+    changes = _renewal(run, lease, now)
+    if command.seq is not None:
+        if command.seq <= run.last_seq:
+            return Decision(changes, duplicate=True)
+        changes["last_seq"] = command.seq
+    if run.state == "claimed":
+        changes["state"] = "running"
+    if command.events:
+        state = changes.get("state", run.state)
+        for event in command.events:
+            effect = EFFECTS.get(event.type)
+            if effect is not None and state not in FINISHED_STATES:
+                effect(changes, state, event.payload, now)
+                state = changes.get("state", state)
+            if event.type != "heartbeat":
+                changes["progress_at"] = now
+    if command.phase is not None:
+        if command.phase != run.phase:
+            changes["progress_at"] = now
+        _set_phase(changes, changes.get("state", run.state), command.phase, None)
+    if command.log_line is not None:
+        if command.log_line != run.log_line:
+            changes["progress_at"] = now
+        changes["log_line"] = command.log_line
+    return Decision(changes, command.events)
+
+
+def _fence(run: Run, command: Report | Release, now: datetime) -> Refusal | None:
+    if command.worker_id != run.worker_id:
+        return _held_by_other(run, command, now)
+    if command.attempt is not None and command.attempt != run.attempt:
+        return Refusal(
+            "STALE_ATTEMPT",
+            f"Attempt {command.attempt} is not the current one: worker {run.worker_id!r} holds this lane as attempt "
+            f"{run.attempt} until {_instant(run.lease_expires_at)}.",
+            run,
+        )
+    return None
+
+
+def _report_finished(run: Run, command: Report, now: datetime) -> Decision | Refusal:
+    """A replay of a report that was applied before the end is answered as such; anything else comes too late."""
+    replay = (
+        command.seq is not None
+        and command.seq <= run.last_seq
+        and command.worker_id == run.worker_id
+        and command.attempt in (None, run.attempt)
+    )
+    return Decision({}, duplicate=True) if replay else _finished(run, command, now)
+
+
+def _text(value: Any, longest: int) -> str | None:
+    """A payload's string as a column can hold it: cut to `longest` characters, without NUL. None for anything else."""
+    return value.replace("\0", "")[:longest] if isinstance(value, str) else None
+
+
+def _set_phase(changes: dict[str, Any], state: str, phase: str, waits_for: str | None) -> None:
+    changes["phase"] = phase
+    if state in FINISHED_STATES:
+        return
+    changes["waiting_for"] = (waits_for or "person") if phase == "waiting" else None
+    changes["over_budget"] = False
+    if state != "paused":
+        changes["state"] = "shipping" if phase == "shipping" else "running"
+
+
+def _on_phase_change(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
+    phase = _text(payload.get("phase"), bounds.PHASE_MAX)
+    if phase is not None:
+        _set_phase(changes, state, phase, _text(payload.get("for"), bounds.PHASE_MAX))
+
+
+def _on_log_line(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
+    line = _text(payload.get("line"), bounds.LOG_LINE_MAX)
+    if line is None:
+        line = _text(payload.get("message"), bounds.LOG_LINE_MAX)
+    if line is not None:
+        changes["log_line"] = line
+
+
+def _on_action(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
+    changes["waiting_for"] = None
+    changes["over_budget"] = False
+
+
+def _on_error(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
+    message = _text(payload.get("message"), bounds.ERROR_MAX)
+    if message is not None:
+        changes["error"] = message
+    if payload.get("reason") == "budget":
+        changes["over_budget"] = True
+    if payload.get("fatal") is True:
+        if message is None:
+            changes["error"] = "The worker reported a fatal error without a message."
+        _end(changes, "failed", now)
+
+
+def _on_ship_complete(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
+    for field, longest in SHIP_FIELDS.items():
+        value = _text(payload.get(field), longest)
+        if value is not None:
+            changes[field] = value
+    _end(changes, "shipped", now)
+
+
+def _end(changes: dict[str, Any], state: str, now: datetime) -> None:
+    changes.update(state=state, lease_expires_at=None, take_back_at=None, waiting_for=None, finished_at=now)
+
+
+SHIP_FIELDS: Final = {
+    "pr_url": bounds.PR_URL_MAX,
+    "branch": bounds.BRANCH_MAX,
+    "commit": bounds.COMMIT_MAX,
+    "summary": bounds.SUMMARY_MAX,
+}
+
+EFFECTS: Final[Mapping[str, Callable[[dict[str, Any], str, Mapping[str, Any], datetime], None]]] = {
+    "phase_change": _on_phase_change,
+    "log_line": _on_log_line,
+    "action": _on_action,
+    "error": _on_error,
+    "ship_complete": _on_ship_complete,
+}
+"""What an event does to the run besides being appended; `heartbeat` does nothing."""
+
+
+# --- giving back --------------------------------------------------------------------------------------------------
+
+
+def _release(run: Run, command: Release, now: datetime) -> Decision | Refusal:
+    if command.worker_id is not None:
+        refusal = _fence(run, command, now)
+        if refusal is not None:
+            return refusal
+    changes = _let_go(run, "released", now)
+    if command.retry_after:
+        changes["not_before"] = now + timedelta(seconds=command.retry_after)
+    if command.failed:
+        _count_failure(changes, run, now, command.reason or "the worker released it as failed")
+    payload = {
+        "worker_id": run.worker_id,
+        "attempt": run.attempt,
+        "reason": command.reason,
+        "retry_after": command.retry_after,
+        "failed": command.failed,
+    }
+    if command.worker_id is None:
+        payload["by"] = command.by
+    return Decision(changes, (Event("released", payload),))
+
+
+def _release_unheld(run: Run, command: Release, now: datetime) -> Decision | Refusal:
+    """A release whose answer was lost may be sent again: same worker, same attempt, still released."""
+    if run.state == "released" and command.worker_id == run.last_worker_id and command.attempt == run.attempt:
+        return Decision({})
+    return _not_held(run, command, now)
+
+
+def _let_go(run: Run, state: str, now: datetime) -> dict[str, Any]:
+    return {
+        "state": state,
+        "worker_id": None,
+        "last_worker_id": run.worker_id,
+        "claimed_at": None,
+        "lease_expires_at": None,
+        "take_back_at": None,
+        "waiting_for": None,
+        "over_budget": False,
+        "updated_at": now,
+    }
+
+
+def _count_failure(changes: dict[str, Any], run: Run, now: datetime, why: str) -> None:
+    failures = run.failures + 1
+    changes["failures"] = failures
+    if failures >= run.max_failures:
+        error = f"Failed {failures} time(s), the most allowed (max_failures {run.max_failures}). The last time: {why}"
+        changes.update(state="failed", error=error[: bounds.ERROR_MAX], finished_at=now, not_before=None)
+
+
+def _take_back(run: Run, command: TakeBack, now: datetime) -> Decision:
+    deadline = run.lease_expires_at
+    if deadline is None:  # unreachable by the rules; without a deadline there is nothing to wait for
+        deadline = now
+    heard = run.last_heartbeat or deadline
+    if command.resumed_at is not None and heard < command.resumed_at:
+        # While no server ran, nobody could be heard: each holder gets one lease, at most five minutes, to come back.
+        lease = min(deadline - heard, timedelta(seconds=bounds.GRACE_SECONDS_MAX))
+        deadline = max(deadline, command.resumed_at + lease)
+    if now < deadline:
+        return Decision({} if run.take_back_at == deadline else {"take_back_at": deadline})
+    changes = _let_go(run, "queued", now)
+    _count_failure(changes, run, now, f"worker {run.worker_id!r} was last heard {_instant(run.last_heartbeat)}")
+    payload = {
+        "worker_id": run.worker_id,
+        "attempt": run.attempt,
+        "last_heard": _payload_time(run.last_heartbeat),
+        "deadline": _payload_time(run.lease_expires_at),
+        "last_phase": run.phase,
+        "last_log_line": run.log_line,
+        "failures": run.failures + 1,
+        "max_failures": run.max_failures,
+    }
+    return Decision(changes, (Event("lease_expired", payload),))
+
+
+def _payload_time(moment: datetime | None) -> str | None:
+    return None if moment is None else moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "Z"
+
+
+# --- the operator's hand ------------------------------------------------------------------------------------------
+
+
+def _pause(run: Run, command: Pause, now: datetime) -> Decision:
+    return Decision({"state": "paused", "updated_at": now}, (Event("paused", {"by": command.by}),))
+
+
+def _resume(run: Run, command: Resume, now: datetime) -> Decision:
+    state = "shipping" if run.phase == "shipping" else "running"
+    # A lane that stood still by order has its quiet time counted from here.
+    changes = {"state": state, "progress_at": now, "updated_at": now}
+    return Decision(changes, (Event("resumed", {"by": command.by}),))
+
+
+def _cancel(run: Run, command: Cancel, now: datetime) -> Decision:
+    by = f" ({command.by})" if command.by else ""
+    changes: dict[str, Any] = {"error": f"Cancelled by an operator{by}.", "not_before": None, "updated_at": now}
+    _end(changes, "failed", now)
+    return Decision(changes, (Event("cancelled", {"by": command.by, "worker_id": run.worker_id}),))
+
+
+def _retry(run: Run, command: Retry, now: datetime) -> Decision:
+    changes = {
+        "state": "queued",
+        "failures": 0,
+        "error": None,
+        "worker_id": None,
+        "last_worker_id": run.worker_id or run.last_worker_id,
+        "claimed_at": None,
+        "waiting_for": None,
+        "over_budget": False,
+        "not_before": None,
+        "finished_at": None,
+        "updated_at": now,
+    }
+    return Decision(changes, (Event("retried", {"by": command.by}),))
+
+
+def _unblock(run: Run, command: Unblock, now: datetime) -> Decision:
+    return Decision({"blockers_left": max(0, run.blockers_left - 1), "updated_at": now})
+
+
+# --- the table ----------------------------------------------------------------------------------------------------
+
+Rule = Callable[[Run, Any, datetime], Decision | Refusal]
+
+
+def _by_state(free: Rule, held: Rule, ended: Rule, **exceptions: Rule) -> Mapping[str, Rule]:
+    """One rule per group of states: free (queued, released), held (claimed … shipping), ended (shipped, failed)."""
+    groups = dict.fromkeys(("queued", "released"), free)
+    groups |= dict.fromkeys(("claimed", "running", "paused", "shipping"), held)
+    groups |= dict.fromkeys(("shipped", "failed"), ended)
+    return groups | exceptions
+
+
+TABLE: Final[Mapping[type[Command], Mapping[str, Rule]]] = {
+    #                   queued, released   claimed … shipping   shipped, failed    but for
+    Report:   _by_state(_not_held,         _report,             _report_finished),
+    Claim:    _by_state(_take,             _claim_held,         _no_longer_queued),
+    Release:  _by_state(_release_unheld,   _release,            _finished),
+    Pause:    _by_state(_not_claimed,      _pause,              _finished,         paused=_unchanged),
+    Resume:   _by_state(_not_claimed,      _unchanged,          _finished,         paused=_resume),
+    Cancel:   _by_state(_cancel,           _cancel,             _finished),
+    Retry:    _by_state(_unchanged,        _held_by_other,      _finished,         failed=_retry),
+    TakeBack: _by_state(_unchanged,        _take_back,          _unchanged),
+    Unblock:  _by_state(_unblock,          _unblock,            _unblock),
+}  # fmt: skip

@@ -1,0 +1,331 @@
+"""Tables of both engines, as SQLAlchemy Core.
+
+This is the schema at the newest migration (`tests/upgrade` compares the two); what only one engine has (partitions,
+fill factor) stands in the migrations. JSON columns are plain text on both engines: nothing is queried inside them, and
+text keeps what was sent, NUL escapes included, which PostgreSQL's `jsonb` would refuse.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    Uuid,
+    text,
+)
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.types import TypeDecorator, TypeEngine
+
+EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+MICROSECOND: Final = timedelta(microseconds=1)
+
+
+def to_micros(moment: datetime) -> int:
+    """Microseconds since the epoch of an aware datetime: how SQLite stores time."""
+    return (moment - EPOCH) // MICROSECOND
+
+
+def from_micros(micros: int) -> datetime:
+    """The aware UTC datetime of `to_micros`."""
+    return datetime.fromtimestamp(micros / 1e6, UTC)
+
+
+class Timestamp(TypeDecorator[datetime]):
+    """An aware UTC datetime: `timestamptz` on PostgreSQL, microseconds since the epoch on SQLite."""
+
+    impl = BigInteger
+    cache_ok = True
+
+    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
+        if dialect.name == "postgresql":
+            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
+        return dialect.type_descriptor(BigInteger())
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
+        if value is None or dialect.name == "postgresql":
+            return value
+        return to_micros(value)
+
+    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
+        if value is None:
+            return None
+        return from_micros(value) if isinstance(value, int) else value.astimezone(UTC)
+
+
+def guid() -> TypeEngine[str]:
+    """A lower-case UUID string: `uuid` on PostgreSQL, text on SQLite."""
+    return Uuid(as_uuid=False).with_variant(String(36), "sqlite")
+
+
+def big_key() -> TypeEngine[int]:
+    """A growing 64-bit key; SQLite knows only INTEGER as its row id."""
+    return BigInteger().with_variant(Integer(), "sqlite")
+
+
+NAMING: Final = {
+    "pk": "%(table_name)s_pkey",
+    "uq": "%(table_name)s_%(column_0_N_name)s_key",
+    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
+    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
+}
+metadata = MetaData(naming_convention=NAMING)
+
+accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", guid(), primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+    Column("created_at", Timestamp, nullable=False),
+)
+
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", guid(), primary_key=True),
+    Column("account_id", guid(), ForeignKey("accounts.id"), nullable=False),
+    Column("project_id", guid(), ForeignKey("projects.id")),
+    Column("name", Text, nullable=False),
+    Column("scope", Text, nullable=False),
+    Column("token_hash", Text, nullable=False, unique=True),  # hex SHA-256; the token itself is never stored
+    Column("hint", Text, nullable=False),  # its first characters, to tell tokens apart in a list
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp),
+    Column("revoked_at", Timestamp),
+    Column("last_used_at", Timestamp),
+    Index("tokens_account_id_name_idx", "account_id", "name"),
+)
+
+projects = Table(
+    "projects",
+    metadata,
+    Column("id", guid(), primary_key=True),
+    Column("billing_account_id", guid(), ForeignKey("accounts.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("repo_url", Text),
+    Column("default_branch", Text),
+    Column("max_failures", Integer, nullable=False),
+    Column("stalled_after_seconds", Integer, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Index("projects_billing_account_id_id_idx", "billing_account_id", "id"),
+)
+
+milestones = Table(
+    "milestones",
+    metadata,
+    Column("id", guid(), primary_key=True),
+    Column("project_id", guid(), ForeignKey("projects.id"), nullable=False),
+    Column("name", Text, nullable=False),
+    Column("description", Text),
+    Column("status", Text, nullable=False, server_default="open"),  # open, closed
+    Column("due_at", Timestamp),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Index("milestones_project_id_id_idx", "project_id", "id"),
+)
+
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("id", guid(), primary_key=True),
+    Column("project_id", guid(), ForeignKey("projects.id"), nullable=False),
+    Column("milestone_id", guid(), ForeignKey("milestones.id")),
+    Column("title", Text, nullable=False),
+    Column("description", Text, nullable=False),
+    Column("request_type", Text),
+    Column("priority", Text),
+    Column("blocking", Boolean, nullable=False),
+    Column("roles_json", Text, nullable=False),  # object: role (and "merged") → pending, in_progress, done, skipped
+    Column("stage", Text, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("resolution_type", Text),
+    Column("pr_urls_json", Text, nullable=False, server_default="[]"),
+    Column("evidence_json", Text),
+    Column("suggested_resolution", Text),
+    Column("actor_role", Text),
+    Column("verified_existing", Boolean, nullable=False),
+    Column("external_url", Text),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Column("closed_at", Timestamp),
+    Index("tickets_project_id_id_idx", "project_id", "id"),
+    Index("tickets_milestone_id_idx", "milestone_id"),
+)
+
+plans = Table(
+    "plans",
+    metadata,
+    Column("id", guid(), primary_key=True),
+    Column("billing_account_id", guid(), nullable=False),
+    Column("project_id", guid(), ForeignKey("projects.id"), nullable=False),
+    Column("milestone_id", guid(), ForeignKey("milestones.id")),
+    Column("created_by_user_id", guid()),
+    Column("title", Text, nullable=False),
+    Column("status", Text, nullable=False),  # pending, approved, rejected
+    Column("source_ticket_ids_json", Text, nullable=False),
+    Column("lanes_json", Text, nullable=False),  # array of lanes as planned, without their prompts
+    Column("prompts_json", Text, nullable=False, server_default="{}"),  # object: laneKey → prompt
+    Column("rejection_reason", Text),
+    Column("approved_at", Timestamp),
+    Column("rejected_at", Timestamp),
+    Column("created_at", Timestamp, nullable=False),
+    Column("updated_at", Timestamp, nullable=False),
+    Index("plans_billing_account_id_id_idx", "billing_account_id", "id"),
+    Index("plans_project_id_id_idx", "project_id", "id"),
+)
+
+CLAIMABLE: Final = text("state IN ('queued', 'released') AND blockers_left = 0 AND not_before IS NULL")
+DELAYED: Final = text("state IN ('queued', 'released') AND not_before IS NOT NULL")
+
+runs = Table(
+    "runs",
+    metadata,
+    # Columns and their order are those of heartlane.lanes.run.Run. No index may stand on a column that a heartbeat
+    # writes (last_heartbeat, lease_expires_at, updated_at, last_seq), or PostgreSQL's HOT updates end.
+    Column("number", big_key(), primary_key=True, autoincrement=True),
+    Column("id", guid(), nullable=False, unique=True),
+    Column("billing_account_id", guid(), nullable=False),
+    Column("project_id", guid(), ForeignKey("projects.id"), nullable=False),
+    Column("plan_id", guid(), ForeignKey("plans.id"), nullable=False),
+    Column("milestone_id", guid()),
+    Column("lane_key", Text, nullable=False),
+    Column("title", Text, nullable=False),
+    Column("role", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("ticket_ids_json", Text, nullable=False),
+    Column("labels_json", Text, nullable=False),
+    Column("label_key", Text, nullable=False),
+    Column("blocked_by_json", Text, nullable=False),
+    Column("max_failures", Integer, nullable=False),
+    Column("stalled_after_seconds", Integer, nullable=False),
+    Column("created_at", Timestamp, nullable=False),
+    Column("state", Text, nullable=False),
+    Column("phase", Text),
+    Column("log_line", Text),
+    Column("error", Text),
+    Column("worker_id", Text),
+    Column("last_worker_id", Text),
+    Column("attempt", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("lease_seconds", Integer, nullable=False),
+    Column("claimed_at", Timestamp),
+    Column("lease_expires_at", Timestamp),
+    Column("last_heartbeat", Timestamp),
+    Column("take_back_at", Timestamp),
+    Column("progress_at", Timestamp),
+    Column("waiting_for", Text),
+    Column("over_budget", Boolean, nullable=False),
+    Column("failures", Integer, nullable=False),
+    Column("not_before", Timestamp),
+    Column("blockers_left", Integer, nullable=False),
+    Column("pr_url", Text),
+    Column("branch", Text),
+    Column("commit", Text),
+    Column("summary", Text),
+    Column("event_count", BigInteger, nullable=False),
+    Column("updated_at", Timestamp),
+    Column("finished_at", Timestamp),
+    Index(
+        "runs_claimable_by_account_idx",
+        "billing_account_id",
+        "label_key",
+        "role",
+        text("priority DESC"),
+        "number",
+        sqlite_where=CLAIMABLE,
+        postgresql_where=CLAIMABLE,
+    ),
+    Index(
+        "runs_claimable_by_project_idx",
+        "project_id",
+        "label_key",
+        "role",
+        text("priority DESC"),
+        "number",
+        sqlite_where=CLAIMABLE,
+        postgresql_where=CLAIMABLE,
+    ),
+    Index("runs_delayed_idx", "not_before", sqlite_where=DELAYED, postgresql_where=DELAYED),
+    Index(
+        "runs_take_back_idx",
+        "take_back_at",
+        sqlite_where=text("take_back_at IS NOT NULL"),
+        postgresql_where=text("take_back_at IS NOT NULL"),
+    ),
+    Index("runs_account_idx", "billing_account_id", "number"),
+    Index("runs_project_idx", "project_id", "number"),
+    Index("runs_plan_idx", "plan_id", "number"),
+    Index("runs_state_idx", "billing_account_id", "state", "number"),
+    Index(
+        "runs_worker_idx",
+        "billing_account_id",
+        "worker_id",
+        "number",
+        sqlite_where=text("worker_id IS NOT NULL"),
+        postgresql_where=text("worker_id IS NOT NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+
+run_prompts = Table(
+    "run_prompts",
+    metadata,
+    Column("run_id", guid(), ForeignKey("runs.id"), primary_key=True),
+    Column("prompt", Text, nullable=False),
+)
+
+run_blockers = Table(
+    "run_blockers",
+    metadata,
+    Column("blocker_id", guid(), ForeignKey("runs.id"), primary_key=True),
+    Column("run_id", guid(), ForeignKey("runs.id"), primary_key=True),
+)
+
+label_sets = Table(
+    "label_sets",
+    metadata,
+    # Every label set that a lane of the account ever had: a claim matches these few in memory and then probes the
+    # claimable indexes by exact key, so lanes that ask for other labels are never scanned over.
+    Column("billing_account_id", guid(), primary_key=True),
+    Column("label_key", Text, primary_key=True),
+)
+
+events = Table(
+    "events",
+    metadata,
+    # One row a report, all its events in it: `body` is a JSON array of {type, payload, at?}, whose last element has
+    # the number `last_seq`. On PostgreSQL the table is partitioned by `recorded_at`, which is why it is in the key.
+    Column("position", big_key(), primary_key=True, autoincrement=True),
+    Column("run_number", BigInteger, nullable=False),
+    Column("last_seq", BigInteger, nullable=False),
+    Column("recorded_at", Timestamp, nullable=False),
+    Column("count", Integer, nullable=False),
+    Column("types", Integer, nullable=False),  # which types are inside: bits of heartlane.lanes.run.EVENT_TYPE_BITS
+    Column("worker_id", Text),
+    Column("attempt", BigInteger, nullable=False),
+    Column("body", Text, nullable=False),
+    Index("events_run_number_last_seq_idx", "run_number", "last_seq", unique=True),
+    sqlite_autoincrement=True,
+)
+
+control = Table(
+    "control",
+    metadata,
+    # One row. `alive_at`: when any server last looked for expired leases; `resumed_at`: the first such moment after
+    # a time without any server.
+    Column("id", Integer, primary_key=True),
+    Column("alive_at", Timestamp),
+    Column("resumed_at", Timestamp),
+)
