@@ -1,0 +1,1 @@
+"""What travels over HTTP: request bodies, answers and error codes."""
