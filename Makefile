@@ -1,0 +1,84 @@
+# Everything runs in .venv, made by `make setup` from Python 3.11+ and pip alone. All paths are relative and programs are
+# started as `python -m …`, so that a checkout in a folder with a space in its name works like any other.
+
+SHELL := /bin/sh
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+VENV := .venv
+PY := $(VENV)/bin/python
+STAMP := $(VENV)/.ready
+PIP_INSTALL := -m pip install -qq --disable-pip-version-check
+BUILD_TOOLS := hatchling editables
+SOURCES := $(wildcard heartlane tests bench demo)
+PYTEST_ARGS ?=
+
+# The first interpreter that is new enough; `make PYTHON=… setup` names another.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo "$$p" && break; done)
+
+# A virtual environment that can't import this checkout (moved, copied, its Python gone) is made again.
+ifneq ($(wildcard $(STAMP)),)
+ifneq ($(shell $(PY) -P -c 'import heartlane, os; print(os.path.samefile(os.path.dirname(heartlane.__file__), "heartlane"))' 2>/dev/null),True)
+$(shell rm -f $(STAMP))
+endif
+endif
+
+.PHONY: help setup demo up test slow check bench format lock clean
+
+help: ## what there is to run
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 15
+
+setup: $(STAMP) ## make the virtual environment, or bring it up to date
+
+# The stamp is written last. Without it an environment counts as broken off half-way and is started afresh; with it, older
+# than pyproject.toml or constraints.txt, the packages are brought up to date in place.
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "Heartlane needs Python 3.11 or newer on the PATH (or: make PYTHON=/path/to/python setup)." >&2; exit 1; }
+	@echo "Setting up $(VENV) (once; a minute or so) ..."
+	@test -e $(STAMP) || "$(PYTHON)" -m venv --clear $(VENV) >/dev/null 2>&1 || { \
+		"$(PYTHON)" -m venv --clear --without-pip $(VENV) && \
+		"$(PYTHON)" -m pip --python $(PY) install -qq --disable-pip-version-check --constraint constraints.txt pip; }
+	@rm -f $(STAMP)
+	@$(PY) $(PIP_INSTALL) --constraint constraints.txt pip $(BUILD_TOOLS)
+	@$(PY) $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: setup ## see it work: a server, three workers, one of them killed
+	@$(PY) -m demo
+
+up: setup ## start a server that stays, on the embedded database
+	@$(PY) -m heartlane serve
+
+test: setup ## the whole suite on SQLite and PostgreSQL, without the slow tests
+	@$(PY) -m pytest $(PYTEST_ARGS)
+
+slow: setup ## the slow tests alone
+	@$(PY) -m pytest -m slow -o faulthandler_timeout=3600 $(PYTEST_ARGS)
+
+check: setup ## lint, format and types
+	@$(PY) -m ruff check .
+	@$(PY) -m ruff format --check .
+	@$(PY) -m mypy $(SOURCES)
+
+bench: setup ## measure reports per second against the floor of the same server
+	@$(PY) -m bench
+
+format: setup ## put imports and layout in order
+	@$(PY) -m ruff check --fix-only .
+	@$(PY) -m ruff format .
+
+# The newest versions that pyproject.toml allows, from an environment that holds nothing else.
+lock: ## write constraints.txt anew
+	@test -n "$(PYTHON)" || { echo "Heartlane needs Python 3.11 or newer on the PATH." >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear .venv-lock
+	@.venv-lock/bin/python $(PIP_INSTALL) --upgrade pip $(BUILD_TOOLS)
+	@.venv-lock/bin/python $(PIP_INSTALL) --no-build-isolation --editable '.[dev]'
+	@{ echo "# Every package that Heartlane, its tests and its tools install, at the version they were tested with."; \
+	   echo "# Written by \`make lock\`; don't edit by hand."; \
+	   .venv-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^setuptools==' | LC_ALL=C sort -f; } > constraints.txt
+	@rm -rf .venv-lock
+
+clean: ## remove the virtual environment and every cache
+	@rm -rf $(VENV) .venv-lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
