@@ -155,7 +155,7 @@ MUTABLE_COLUMNS: Final = RUN_COLUMNS[RUN_COLUMNS.index("state") :]
 
 
 class Event(NamedTuple):
-    """An event about to be appended: its type, its payload (any JSON object), and `at`, the worker's own time, as sent."""
+    """An event about to be appended: type, payload (any JSON object), and `at`, the worker's own time as sent."""
 
     type: str
     payload: dict[str, Any]

@@ -1,0 +1,73 @@
+"""Hears PostgreSQL's notifications: what other servers on the same database have committed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any, Final
+
+import asyncpg
+import structlog
+
+from heartlane.store.feed import CHANNEL, EVERYTHING, Feed, decode
+from heartlane.store.postgres import connect
+
+log = structlog.get_logger(__name__)
+
+PROBE_SECONDS: Final = 5.0
+"""How often the connection is tried: a peer that vanished without a word is noticed this soon."""
+RETRY_SECONDS_MAX: Final = 2.0
+
+
+class Listener:
+    """Keeps one connection that LISTENs, and hands what it hears to the feed.
+
+    Notifications sent while there was no connection are lost; after each new connection EVERYTHING is published, so
+    that hearers look for themselves.
+    """
+
+    def __init__(self, url: str, server_id: str, feed: Feed) -> None:
+        self._url = url
+        self._server_id = server_id
+        self._feed = feed
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Listen from now on, in a task of its own."""
+        self._task = asyncio.get_running_loop().create_task(self._listen_forever())
+
+    async def close(self) -> None:
+        """Stop listening."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _listen_forever(self) -> None:
+        wait = 0.1
+        while True:
+            try:
+                connection = await connect(self._url)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("listener_reconnecting", error=type(error).__name__)
+                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                wait = min(wait * 2, RETRY_SECONDS_MAX)
+                continue
+            wait = 0.1
+            try:
+                await self._listen(connection)
+            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+                log.warning("listener_lost", error=type(error).__name__)
+            finally:
+                connection.terminate()
+
+    async def _listen(self, connection: asyncpg.Connection[Any]) -> None:
+        await connection.add_listener(CHANNEL, self._hear)
+        self._feed.publish(EVERYTHING)
+        while True:
+            await asyncio.sleep(PROBE_SECONDS)
+            await connection.execute("SELECT 1")
+
+    def _hear(self, connection: Any, pid: int, channel: str, payload: object) -> None:
+        announcement = decode(self._server_id, str(payload))
+        if announcement is not None:
+            self._feed.publish(announcement)

@@ -1,0 +1,16 @@
+"""Alembic's entry: runs on the connection that `heartlane.store.upgrade` hands over, inside its transaction."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from heartlane.store.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    transactional_ddl=True,
+    render_as_batch=True,
+)
+with context.begin_transaction():
+    context.run_migrations()

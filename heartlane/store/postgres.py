@@ -1,0 +1,290 @@
+"""The engine for several servers on one PostgreSQL: row locks, the database's clock, one NOTIFY a batch.
+
+A batch is four round trips however large it is: BEGIN, one locking read, one writing statement (rows, events and the
+notification together), COMMIT. The writing statements update through `unnest` arrays, and a heartbeat's touches four
+columns that no index stands on, so that PostgreSQL can update in place on the page (HOT).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any, Final
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+from sqlalchemy import Table
+from sqlalchemy.dialects import postgresql
+
+from heartlane.lanes.run import RUN_COLUMNS, Role, Run
+from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
+from heartlane.store.batch import COLUMN_SETS, ClaimNext, LockedRuns, OnRun, Writes, run_batch
+from heartlane.store.clock import Clock
+from heartlane.store.errors import StoreUnavailable
+from heartlane.store.feed import CHANNEL, encode
+from heartlane.store.ledger import Applied
+from heartlane.store.schema import runs as runs_table
+
+CONNECT_SECONDS: Final = 5.0
+STATEMENT_SECONDS: Final = 10.0
+"""Longest a batch may take, lock waits included, before its callers get 503."""
+
+CLAIM_SLACK: Final = 32
+"""How many more candidates than wanted a claim looks at, to have some left where other servers took the first ones."""
+
+UNAVAILABLE: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,  # shutdown, statement timeout
+    asyncpg.InsufficientResourcesError,  # disk full, too many connections
+    asyncpg.TransactionRollbackError,  # deadlock, serialisation
+    asyncpg.LockNotAvailableError,
+    asyncpg.ReadOnlySQLTransactionError,  # a standby that isn't promoted yet
+    asyncpg.InternalServerError,
+    asyncpg.PostgresSystemError,
+)
+"""What means "ask again later" rather than "this command is at fault"."""
+
+_COLUMNS: Final = ", ".join(f'r."{name}"' for name in RUN_COLUMNS)
+
+LOCK_RUNS: Final = f"SELECT clock_timestamp(), {_COLUMNS} FROM runs AS r WHERE r.id = ANY($1) ORDER BY r.id FOR UPDATE"
+
+LOCK_RUNS_AND_WAITING: Final = f"""
+SELECT clock_timestamp(), {_COLUMNS} FROM runs AS r
+WHERE r.id = ANY($1) OR r.id IN (SELECT run_id FROM run_blockers WHERE blocker_id = ANY($2))
+ORDER BY r.id FOR UPDATE
+"""
+
+WAITING: Final = "SELECT blocker_id, run_id FROM run_blockers WHERE blocker_id = ANY($1) ORDER BY run_id"
+
+LABEL_KEYS: Final = "SELECT label_key FROM label_sets WHERE billing_account_id = $1"
+
+# The best lanes of each role and label set (the heads of a claimable index), and the few lanes that were held back
+# until a time that has passed. Only numbers, and without locks: which of them are still free is seen when locking.
+CLAIM_CANDIDATES: Final = """
+SELECT number FROM (
+    (SELECT head.number, head.priority
+    FROM unnest($2::text[]) AS keys(label_key) CROSS JOIN unnest($3::text[]) AS roles(role)
+    CROSS JOIN LATERAL (
+        SELECT r.number, r.priority FROM runs AS r
+        WHERE r.{owner} = $1 AND r.label_key = keys.label_key AND r.role = roles.role
+        AND r.state IN ('queued', 'released') AND r.blockers_left = 0 AND r.not_before IS NULL
+        ORDER BY r.priority DESC, r.number LIMIT $4
+    ) AS head)
+    UNION ALL
+    (SELECT r.number, r.priority FROM runs AS r
+    WHERE r.not_before <= $5 AND r.state IN ('queued', 'released') AND r.not_before IS NOT NULL
+    AND r.blockers_left = 0 AND r.{owner} = $1 AND r.label_key = ANY($2) AND r.role = ANY($3))
+) AS candidates ORDER BY priority DESC, number LIMIT $4
+"""
+
+# FOR UPDATE sits above the sort and below LIMIT, so only the rows that are handed out get locked.
+LOCK_CLAIMABLE: Final = f"""
+SELECT {_COLUMNS} FROM runs AS r
+WHERE r.number = ANY($1) AND r.billing_account_id = $2 AND r.state IN ('queued', 'released') AND r.blockers_left = 0
+ORDER BY r.priority DESC, r.number LIMIT $3 FOR UPDATE SKIP LOCKED
+"""
+
+LOCK_TICKETS: Final = f"SELECT {', '.join(TICKET_COLUMNS)} FROM tickets WHERE id = ANY($1) ORDER BY id FOR UPDATE"
+
+_TICKET_SETTINGS: Final = ", ".join(f"{name} = ${place}" for place, name in enumerate(TICKET_COLUMNS, 1))
+UPDATE_TICKET: Final = f"UPDATE tickets SET {_TICKET_SETTINGS} WHERE id = $1"
+
+
+def _pg_type(table: Table, name: str) -> str:
+    return str(table.c[name].type.dialect_impl(postgresql.dialect()).compile(postgresql.dialect()))  # type: ignore[no-untyped-call]
+
+
+def _writing_statement(columns: tuple[str, ...] | None, chunks: bool) -> str:
+    """One statement that updates rows of one column set, appends chunks, and notifies; parts that are empty left out.
+
+    Parameters, in order: numbers, then an array a column (if `columns`); now and the chunk arrays (if `chunks`);
+    the payload of the notification.
+    """
+    parts: list[str] = []
+    place = 0
+
+    def parameter(kind: str) -> str:
+        nonlocal place
+        place += 1
+        return f"${place}::{kind}"
+
+    if columns is not None:
+        arrays = [parameter("bigint[]"), *(parameter(f"{_pg_type(runs_table, name)}[]") for name in columns)]
+        names = ", ".join(f'"{name}"' for name in columns)
+        settings = ", ".join(f'"{name}" = d."{name}"' for name in columns)
+        parts.append(
+            f"changed AS (UPDATE runs AS r SET {settings} "
+            f"FROM unnest({', '.join(arrays)}) AS d(number, {names}) WHERE r.number = d.number)"
+        )
+    if chunks:
+        now = parameter("timestamptz")
+        kinds = ("bigint", "bigint", "integer", "integer", "text", "bigint", "text")
+        arrays = [parameter(f"{kind}[]") for kind in kinds]
+        parts.append(
+            'appended AS (INSERT INTO events (run_number, last_seq, recorded_at, "count", types, worker_id, attempt, '
+            f"body) SELECT run_number, last_seq, {now}, count, types, worker_id, attempt, body FROM unnest("
+            f"{', '.join(arrays)}) AS d(run_number, last_seq, count, types, worker_id, attempt, body))"
+        )
+    payload = parameter("text")
+    return f"WITH {', '.join(parts)} SELECT pg_notify('{CHANNEL}', {payload}) WHERE {payload} <> ''"
+
+
+_STATEMENTS: Final = {
+    (columns, chunks): _writing_statement(columns, chunks)
+    for columns in (None, *COLUMN_SETS)
+    for chunks in (False, True)
+    if columns is not None or chunks
+}
+
+
+async def connect(url: str) -> asyncpg.Connection[Any]:
+    """A connection as the ledger uses it: ids as text, UTC, and a limit on how long a statement may take."""
+    parts = urlsplit(url)
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(
+        url,
+        user=unquote(parts.username) if parts.username else None,
+        timeout=CONNECT_SECONDS,
+        command_timeout=STATEMENT_SECONDS + 2,
+        server_settings={
+            "application_name": "heartlane",
+            "timezone": "UTC",
+            "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
+            "idle_in_transaction_session_timeout": "30000",
+            "jit": "off",
+        },
+    )
+    await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
+    return connection
+
+
+class PostgresBatch:
+    """One open transaction of the ledger; a `BatchTransaction`."""
+
+    def __init__(self, connection: asyncpg.Connection[Any], clock: Clock, server_id: str) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._server_id = server_id
+
+    async def lock_runs(self, run_ids: Sequence[str], shipping_ids: Sequence[str]) -> LockedRuns:
+        waiting: dict[str, list[str]] = {}
+        rows: list[Any] = []
+        if shipping_ids:
+            for blocker_id, run_id in await self._connection.fetch(WAITING, shipping_ids):
+                waiting.setdefault(blocker_id, []).append(run_id)
+        if waiting:
+            rows = await self._connection.fetch(LOCK_RUNS_AND_WAITING, run_ids, shipping_ids)
+        elif run_ids:
+            rows = await self._connection.fetch(LOCK_RUNS, run_ids)
+        if rows:
+            now = max(row[0] for row in rows)
+        else:
+            now = await self._connection.fetchval("SELECT clock_timestamp()")
+        found = {row[2]: Run._make(row[1:]) for row in map(tuple, rows)}
+        return LockedRuns(now.astimezone(UTC) + self._clock.offset, found, waiting)
+
+    async def label_keys(self, account_id: str) -> Sequence[str]:
+        return [row[0] for row in await self._connection.fetch(LABEL_KEYS, account_id)]
+
+    async def lock_claimable(
+        self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime
+    ) -> Sequence[Run]:
+        owner, owner_id = ("billing_account_id", wanted.account_id)
+        if wanted.project_id is not None:
+            owner, owner_id = ("project_id", wanted.project_id)
+        roles = [str(role) for role in wanted.roles or tuple(Role)]
+        slack = CLAIM_SLACK
+        while True:
+            candidates = await self._connection.fetch(
+                CLAIM_CANDIDATES.format(owner=owner), owner_id, label_keys, roles, count + slack, now
+            )
+            if not candidates:
+                return []
+            numbers = [row[0] for row in candidates]
+            rows = await self._connection.fetch(LOCK_CLAIMABLE, numbers, wanted.account_id, count)
+            # Fewer than wanted although there were more to look at: others hold them, so look further down the queue.
+            if len(rows) >= count or len(candidates) < count + slack:
+                return [Run._make(tuple(row)) for row in rows]
+            slack *= 8
+
+    async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:
+        rows = await self._connection.fetch(LOCK_TICKETS, ticket_ids)
+        return {row[0]: Ticket._make(tuple(row)) for row in rows}
+
+    async def write(self, writes: Writes) -> None:
+        announcement = writes.announcement
+        payload = encode(self._server_id, announcement) if announcement.openings or announcement.run_ids else ""
+        pending: list[tuple[tuple[str, ...] | None, Sequence[Run]]] = [*writes.rows.items()] or [(None, ())]
+        for place, (columns, rows) in enumerate(pending):
+            last = place == len(pending) - 1
+            arguments: list[Any] = []
+            if columns is not None:
+                arguments.append([row.number for row in rows])
+                arguments += [[getattr(row, name) for row in rows] for name in columns]
+            chunks = bool(writes.chunks) and last
+            if chunks:
+                arguments += [writes.now, *map(list, zip(*writes.chunks, strict=True))]
+            arguments.append(payload if last else "")
+            await self._connection.execute(_STATEMENTS[columns, chunks], *arguments)
+        for ticket in writes.tickets:
+            await self._connection.execute(UPDATE_TICKET, *ticket)
+
+
+class PostgresEngine:
+    """Applies batches on connections of its own, one for each committer.
+
+    Raises StoreUnavailable while the database is away; the next batch connects again.
+    """
+
+    def __init__(self, url: str, clock: Clock, server_id: str) -> None:
+        self._url = url
+        self._clock = clock
+        self._server_id = server_id
+        self._idle: list[asyncpg.Connection[Any]] = []
+
+    async def apply(self, entries: Sequence[OnRun | ClaimNext]) -> Applied:
+        async with self._transaction() as connection:
+            tx = PostgresBatch(connection, self._clock, self._server_id)
+            outcomes, announcement = await run_batch(tx, entries)
+        return Applied(outcomes, announcement)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[asyncpg.Connection[Any]]:
+        """A connection with a transaction open, committed on a clean exit; on any error the transaction is undone."""
+        connection: asyncpg.Connection[Any] | None = None
+        try:
+            connection = self._idle.pop() if self._idle else await connect(self._url)
+            await connection.execute("BEGIN")
+            try:
+                yield connection
+                await connection.execute("COMMIT")
+            except Exception:
+                if not connection.is_closed():
+                    await connection.execute("ROLLBACK")
+                raise
+        except asyncio.CancelledError:
+            if connection is not None:
+                connection.terminate()
+            raise
+        except UNAVAILABLE as error:
+            if isinstance(error, ValueError):  # asyncpg's own word for an argument that it can't encode: a fault
+                raise
+            if connection is not None:
+                connection.terminate()
+            raise StoreUnavailable(f"PostgreSQL can't be used now: {error or type(error).__name__}") from error
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            raise StoreUnavailable(f"PostgreSQL refuses the login: {error}", retry_after=5.0) from error
+        except Exception:
+            if connection is not None and not connection.is_closed():
+                self._idle.append(connection)
+            raise
+        self._idle.append(connection)
+
+    async def close(self) -> None:
+        """Close the idle connections."""
+        while self._idle:
+            await self._idle.pop().close()

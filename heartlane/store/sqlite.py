@@ -1,0 +1,247 @@
+"""The embedded engine: one SQLite file, write-ahead log, `synchronous=FULL`, one writer.
+
+A batch runs on the one writing connection in a thread of its own, so that a slow disk never holds up the event loop.
+The shared batch algorithm is written with `await`; nothing here ever suspends, so the thread drives it to its end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import orjson
+
+from heartlane.lanes.run import RUN_COLUMNS, Role, Run
+from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
+from heartlane.store.batch import COLUMN_SETS, ClaimNext, LockedRuns, OnRun, Writes, run_batch
+from heartlane.store.clock import Clock
+from heartlane.store.errors import StoreUnavailable
+from heartlane.store.ledger import Applied
+from heartlane.store.schema import from_micros, to_micros
+
+T = TypeVar("T")
+
+BUSY_TIMEOUT_SECONDS: Final = 5.0
+"""How long a write waits for another process (a backup, the command line) before it is answered with 503."""
+
+PRAGMAS: Final = (
+    "PRAGMA journal_mode = WAL",
+    "PRAGMA synchronous = FULL",
+    "PRAGMA foreign_keys = ON",
+    f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}",
+    "PRAGMA wal_autocheckpoint = 2000",
+    "PRAGMA cache_size = -16384",
+)
+
+_SELECT: Final = "SELECT " + ", ".join(f'r."{name}"' for name in RUN_COLUMNS) + " FROM runs AS r"
+_TIMES: Final = tuple(
+    place for place, name in enumerate(RUN_COLUMNS) if name.endswith(("_at", "_before")) or name == "last_heartbeat"
+)
+_TIME_NAMES: Final = frozenset(RUN_COLUMNS[place] for place in _TIMES)
+
+LOCK_RUNS: Final = f"{_SELECT} WHERE r.id IN (SELECT value FROM json_each(?))"
+"""One statement whatever the number of runs, so that it is prepared once."""
+
+LOCK_WAITING: Final = """
+SELECT blocker_id, run_id FROM run_blockers WHERE blocker_id IN (SELECT value FROM json_each(?)) ORDER BY run_id
+"""
+
+LABEL_KEYS: Final = "SELECT label_key FROM label_sets WHERE billing_account_id = ?"
+
+# The best lanes of one role and one label set: the head of a claimable index. {owner} is the account or the project.
+CLAIMABLE_HEAD: Final = f"""
+{_SELECT} WHERE r.{{owner}} = ? AND r.label_key = ? AND r.role = ?
+AND r.state IN ('queued', 'released') AND r.blockers_left = 0 AND r.not_before IS NULL
+ORDER BY r.priority DESC, r.number LIMIT ?
+"""
+
+# Lanes that were held back until a time that has passed; the maintenance clears `not_before`, so these are few.
+CLAIMABLE_DUE: Final = f"""
+{_SELECT} WHERE r.not_before <= ? AND r.state IN ('queued', 'released') AND r.not_before IS NOT NULL
+AND r.blockers_left = 0 AND r.{{owner}} = ?
+"""
+
+UPDATE_RUN: Final = {
+    columns: "UPDATE runs SET " + ", ".join(f'"{name}" = ?' for name in columns) + " WHERE number = ?"
+    for columns in COLUMN_SETS
+}
+
+INSERT_CHUNK: Final = """
+INSERT INTO events (run_number, last_seq, recorded_at, "count", types, worker_id, attempt, body)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+LOCK_TICKETS: Final = f"""
+SELECT {", ".join(TICKET_COLUMNS)} FROM tickets WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
+"""
+_TICKET_TIMES: Final = tuple(place for place, name in enumerate(TICKET_COLUMNS) if name.endswith("_at"))
+
+UPDATE_TICKET: Final = f"UPDATE tickets SET {', '.join(f'{name} = ?' for name in TICKET_COLUMNS)} WHERE id = ?"
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """A connection as the writer uses it. Raises StoreUnavailable."""
+    try:
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64)
+        for pragma in PRAGMAS:
+            connection.execute(pragma)
+    except sqlite3.Error as error:
+        raise StoreUnavailable(f"SQLite can't open the database: {error}") from error
+    return connection
+
+
+def _run(row: Sequence[Any]) -> Run:
+    values = list(row)
+    for place in _TIMES:
+        if values[place] is not None:
+            values[place] = from_micros(values[place])
+    return Run._make(values)
+
+
+def _to_column(name: str, value: Any) -> Any:
+    return to_micros(value) if name in _TIME_NAMES and value is not None else value
+
+
+class SqliteBatch:
+    """One open `BEGIN IMMEDIATE` on the writing connection; a `BatchTransaction`."""
+
+    def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:
+        self._connection = connection
+        self._now = now
+
+    async def lock_runs(self, run_ids: Sequence[str], shipping_ids: Sequence[str]) -> LockedRuns:
+        # The write lock on the file is the lock on every row.
+        waiting: dict[str, list[str]] = {}
+        ids = list(run_ids)
+        if shipping_ids:
+            for blocker_id, run_id in self._connection.execute(LOCK_WAITING, (orjson.dumps(shipping_ids),)):
+                waiting.setdefault(blocker_id, []).append(run_id)
+                ids.append(run_id)
+        if not ids:
+            return LockedRuns(self._now, {}, waiting)
+        rows = self._connection.execute(LOCK_RUNS, (orjson.dumps(ids),)).fetchall()
+        return LockedRuns(self._now, {row[1]: _run(row) for row in rows}, waiting)
+
+    async def label_keys(self, account_id: str) -> Sequence[str]:
+        return [key for (key,) in self._connection.execute(LABEL_KEYS, (account_id,))]
+
+    async def lock_claimable(
+        self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime
+    ) -> Sequence[Run]:
+        owner, owner_id = ("billing_account_id", wanted.account_id)
+        if wanted.project_id is not None:
+            owner, owner_id = ("project_id", wanted.project_id)
+        rows: list[Any] = []
+        head = CLAIMABLE_HEAD.format(owner=owner)
+        for role in wanted.roles or tuple(Role):
+            for key in label_keys:
+                rows += self._connection.execute(head, (owner_id, key, str(role), count)).fetchall()
+        rows += self._connection.execute(CLAIMABLE_DUE.format(owner=owner), (to_micros(now), owner_id)).fetchall()
+        lanes = [_run(row) for row in rows]
+        fitting = [
+            lane
+            for lane in lanes
+            if lane.label_key in label_keys
+            and (not wanted.roles or lane.role in wanted.roles)
+            and lane.billing_account_id == wanted.account_id
+        ]
+        return sorted(fitting, key=lambda lane: (-lane.priority, lane.number))[:count]
+
+    async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:
+        rows = self._connection.execute(LOCK_TICKETS, (orjson.dumps(ticket_ids),)).fetchall()
+        return {row[0]: _ticket(row) for row in rows}
+
+    async def write(self, writes: Writes) -> None:
+        execute_many = self._connection.executemany
+        for columns, runs in writes.rows.items():
+            places = [RUN_COLUMNS.index(name) for name in columns]
+            named = list(zip(columns, places, strict=True))
+            execute_many(
+                UPDATE_RUN[columns],
+                [[*(_to_column(name, run[place]) for name, place in named), run.number] for run in runs],
+            )
+        if writes.chunks:
+            now = to_micros(writes.now)
+            execute_many(
+                INSERT_CHUNK,
+                [
+                    (row.run_number, row.last_seq, now, row.size, row.types, row.worker_id, row.attempt, row.body)
+                    for row in writes.chunks
+                ],
+            )
+        for ticket in writes.tickets:
+            values = [to_micros(value) if isinstance(value, datetime) else value for value in ticket]
+            self._connection.execute(UPDATE_TICKET, [*values, ticket.id])
+
+
+def _ticket(row: Sequence[Any]) -> Ticket:
+    values = list(row)
+    for place in _TICKET_TIMES:
+        if values[place] is not None:
+            values[place] = from_micros(values[place])
+    return Ticket._make(values)
+
+
+class SqliteEngine:
+    """Applies batches to one SQLite file.
+
+    path        the database file; its folder has to exist
+    writer      shared with every other write of this process, so that the file has one writer at a time
+    """
+
+    def __init__(self, path: Path, clock: Clock, writer: asyncio.Lock) -> None:
+        self._path = path
+        self._clock = clock
+        self._writer = writer
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="heartlane-writer")
+        self._connection: sqlite3.Connection | None = None
+
+    async def apply(self, entries: Sequence[OnRun | ClaimNext]) -> Applied:
+        async with self._writer:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, entries)
+
+    def _apply(self, entries: Sequence[OnRun | ClaimNext]) -> Applied:
+        try:
+            if self._connection is None:
+                self._connection = connect(self._path)
+            connection = self._connection
+            connection.execute("BEGIN IMMEDIATE")
+            try:
+                outcomes, announcement = _drive(run_batch(SqliteBatch(connection, self._clock.host_time()), entries))
+                connection.execute("COMMIT")
+            except BaseException:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+                raise
+        except sqlite3.OperationalError as error:
+            raise StoreUnavailable(f"SQLite can't write now: {error}") from error
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)):
+                raise
+            raise StoreUnavailable(f"SQLite can't read the database: {error}", retry_after=5.0) from error
+        return Applied(outcomes, announcement)
+
+    async def close(self) -> None:
+        """Close the connection and end the thread."""
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+        self._thread.shutdown()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+
+def _drive(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine that never suspends."""
+    try:
+        work.send(None)
+    except StopIteration as end:
+        value: T = end.value
+        return value
+    work.close()
+    raise AssertionError("a SQLite batch must not suspend")

@@ -1,0 +1,253 @@
+"""The storage contract: one `Store`, whichever engine is behind it.
+
+Existing runs change through `store.ledger` alone. Everything else (projects, tickets, plans, tokens, new runs) is
+written in `store.writing()`, and everything is read through `store.reading()`, which never waits behind the ledger.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import asyncpg
+from sqlalchemy import event, make_url, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from heartlane.store.batch import Announcement, Opening
+from heartlane.store.clock import Clock
+from heartlane.store.errors import StoreUnavailable
+from heartlane.store.feed import CHANNEL, Feed, encode
+from heartlane.store.ids import new_id
+from heartlane.store.ledger import QUEUE_LIMIT_DEFAULT, Ledger
+from heartlane.store.listener import Listener
+from heartlane.store.postgres import CONNECT_SECONDS, STATEMENT_SECONDS, PostgresEngine
+from heartlane.store.sqlite import PRAGMAS, SqliteEngine
+
+POOL_SIZE_DEFAULT: Final = 8
+POOL_WAIT_SECONDS: Final = 5.0
+
+
+@dataclass
+class WriteTransaction:
+    """One open write transaction: its connection, its time, and what to announce when it has committed."""
+
+    conn: AsyncConnection
+    now: datetime
+    openings: list[Opening] = field(default_factory=list)
+
+    def announce(self, openings: Sequence[Opening]) -> None:
+        """Lanes that are claimable once this commits: whoever waits for such is told then, on every server."""
+        self.openings.extend(openings)
+
+
+class Store:
+    """An open database. Make one with `Store.open`, end it with `close`.
+
+    dialect     "sqlite" or "postgresql"
+    server_id   this process, among those that share the database
+    clock       the offset that tests move
+    ledger      how existing runs change
+    feed        announcements of what was committed, here and on other servers
+    """
+
+    def __init__(
+        self,
+        dialect: Literal["sqlite", "postgresql"],
+        url: str,
+        *,
+        queue_limit: int,
+        batch_size: int,
+        pool_size: int,
+    ) -> None:
+        self.dialect = dialect
+        self.server_id = new_id()
+        self.clock = Clock()
+        self.feed = Feed()
+        self._one_writer = asyncio.Lock()
+        self._listener: Listener | None = None
+        self._engine: SqliteEngine | PostgresEngine
+        if dialect == "sqlite":
+            path = sqlite_path(url)
+            self._engine = SqliteEngine(path, self.clock, self._one_writer)
+            self._reader, self._writer = _sqlite_engines(path, pool_size)
+            committers = 1
+        else:
+            self._engine = PostgresEngine(url, self.clock, self.server_id)
+            self._reader = self._writer = _postgres_engine(url, pool_size)
+            self._listener = Listener(url, self.server_id, self.feed)
+            committers = 2
+        self.ledger = Ledger(
+            self._engine, self.feed.publish, queue_limit=queue_limit, batch_size=batch_size, committers=committers
+        )
+
+    @classmethod
+    async def open(
+        cls,
+        url: str,
+        *,
+        queue_limit: int = QUEUE_LIMIT_DEFAULT,
+        batch_size: int = 256,
+        pool_size: int = POOL_SIZE_DEFAULT,
+    ) -> Store:
+        """Open `sqlite:///path` or `postgresql://…`, whose schema has to be up to date (`upgrade.py`).
+
+        queue_limit commands that may wait in the ledger; batch_size commands in one transaction; pool_size
+        connections for reads and other writes. Raises StoreUnavailable when the database can't be reached.
+        """
+        dialect: Literal["sqlite", "postgresql"] = "sqlite" if url.startswith("sqlite:") else "postgresql"
+        store = cls(dialect, url, queue_limit=queue_limit, batch_size=batch_size, pool_size=pool_size)
+        try:
+            await store.now()
+        except StoreUnavailable:
+            await store.close()
+            raise
+        if store._listener is not None:
+            store._listener.start()
+        return store
+
+    async def now(self) -> datetime:
+        """The database's time. Raises StoreUnavailable."""
+        async with self.reading() as conn:
+            return await self._now(conn)
+
+    async def _now(self, conn: AsyncConnection) -> datetime:
+        if self.dialect == "sqlite":
+            # SQLite's clock is this machine's; asking it, too, tells whether the file can be read.
+            await conn.execute(text("SELECT 1"))
+            return self.clock.host_time()
+        moment: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
+        return moment.astimezone(UTC) + self.clock.offset
+
+    @asynccontextmanager
+    async def reading(self) -> AsyncIterator[AsyncConnection]:
+        """A connection for SELECTs, in one short read transaction. Raises StoreUnavailable."""
+        with _translated():
+            async with self._reader.connect() as conn:
+                yield conn
+
+    @asynccontextmanager
+    async def writing(self) -> AsyncIterator[WriteTransaction]:
+        """One write transaction: committed on a clean exit, undone on an exception. Raises StoreUnavailable."""
+        if self.dialect == "sqlite":
+            async with self._one_writer, self._transaction() as tx:
+                yield tx
+        else:
+            async with self._transaction() as tx:
+                yield tx
+        if tx.openings:
+            self.feed.publish(Announcement(tx.openings))
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[WriteTransaction]:
+        with _translated():
+            async with self._writer.begin() as conn:
+                tx = WriteTransaction(conn, await self._now(conn))
+                yield tx
+                if tx.openings and self.dialect == "postgresql":
+                    payload = encode(self.server_id, Announcement(tx.openings))
+                    await conn.execute(
+                        text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload}
+                    )
+
+    async def close(self) -> None:
+        """Commit what the ledger has accepted, then close every connection."""
+        await self.ledger.close()
+        if self._listener is not None:
+            await self._listener.close()
+        await self._engine.close()
+        await self._reader.dispose()
+        if self._writer is not self._reader:
+            await self._writer.dispose()
+
+
+def sqlite_path(url: str) -> Path:
+    """The file of a `sqlite:///path` URL."""
+    return Path(make_url(url).database or "")
+
+
+def _sqlite_engines(path: Path, pool_size: int) -> tuple[AsyncEngine, AsyncEngine]:
+    url = make_url("sqlite+aiosqlite://").set(database=str(path))
+    reader = create_async_engine(url, pool_size=pool_size, pool_timeout=POOL_WAIT_SECONDS)
+    writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=POOL_WAIT_SECONDS)
+    _prepare_sqlite(
+        reader, "BEGIN", ["PRAGMA query_only = ON", "PRAGMA busy_timeout = 5000", "PRAGMA cache_size = -4096"]
+    )
+    _prepare_sqlite(writer, "BEGIN IMMEDIATE", [*PRAGMAS, "PRAGMA cache_size = -2048"])
+    return reader, writer
+
+
+def _prepare_sqlite(engine: AsyncEngine, begin: str, pragmas: Sequence[str]) -> None:
+    """Have SQLAlchemy begin transactions itself: the driver's own way begins too late to take the write lock."""
+
+    def on_connect(connection: Any, record: Any) -> None:
+        connection.isolation_level = None
+        cursor = connection.cursor()
+        for pragma in pragmas:
+            cursor.execute(pragma)
+        cursor.close()
+
+    def on_begin(connection: Any) -> None:
+        connection.exec_driver_sql(begin)
+
+    event.listen(engine.sync_engine, "connect", on_connect)
+    event.listen(engine.sync_engine, "begin", on_begin)
+
+
+def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
+    return create_async_engine(
+        make_url(url).set(drivername="postgresql+asyncpg"),
+        pool_size=pool_size,
+        max_overflow=0,
+        pool_timeout=POOL_WAIT_SECONDS,
+        pool_pre_ping=True,
+        connect_args={
+            "timeout": CONNECT_SECONDS,
+            "command_timeout": STATEMENT_SECONDS + 2,
+            "server_settings": {
+                "application_name": "heartlane",
+                "timezone": "UTC",
+                "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
+                "idle_in_transaction_session_timeout": "30000",
+                "jit": "off",
+            },
+        },
+    )
+
+
+class _translated:  # noqa: N801 - reads as a clause: `with _translated():`
+    """Turns the drivers' errors that mean "the database is away" into StoreUnavailable."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None and is_unavailable(error):
+            cause = getattr(error, "orig", None) or error
+            raise StoreUnavailable(f"The database can't be used now: {cause}") from error
+
+
+def is_unavailable(error: BaseException) -> bool:
+    """Whether an error of SQLAlchemy or a driver means that the database is away, full or busy."""
+    if isinstance(error, PoolTimeout | ConnectionError | TimeoutError | asyncpg.PostgresConnectionError):
+        return True
+    if isinstance(error, OSError):
+        return not isinstance(error, FileNotFoundError)
+    if not isinstance(error, DBAPIError):
+        return False
+    state = getattr(error.orig, "sqlstate", None)
+    if state is not None:  # PostgreSQL: connection, resources, intervention, rollback, read-only, locks, internal
+        return str(state)[:2] in ("08", "53", "57", "58", "40", "XX") or state in ("25006", "55P03")
+    if isinstance(error.orig, sqlite3.IntegrityError):
+        return False
+    return error.connection_invalidated or isinstance(error, OperationalError | InterfaceError)
+
+
+__all__ = ["Store", "WriteTransaction", "is_unavailable", "sqlite_path"]
