@@ -1,0 +1,312 @@
+"""Accounts and their tokens: made, listed, revoked, rotated, and looked up by hash.
+
+A token is `hlt_`, 43 characters that carry 256 random bits, and 6 characters of checksum. The checksum lets a mistyped
+or made-up token be refused without asking the database, and secret scanners tell a real one from a look-alike. Only
+the SHA-256 of the whole is stored: with that many random bits a slow password hash would add nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final, Literal, NamedTuple, get_args
+from uuid import UUID
+
+from sqlalchemy import Select, func, insert, literal, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from heartlane.store.ids import new_id
+from heartlane.store.schema import Timestamp, accounts, projects, tokens
+from heartlane.store.store import Store
+
+Scope = Literal["viewer", "worker", "operator", "admin"]
+SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
+"""Each may do all that those before it may."""
+PREFIX: Final = "hlt_"
+DEFAULT_ACCOUNT: Final = "default"
+NAME_MAX: Final = 200
+"""Characters of a token's or an account's name."""
+LIFETIME_MAX: Final = timedelta(days=36_500)
+RANDOM_BYTES: Final = 32
+HINT_LENGTH: Final = len(PREFIX) + 8
+"""Shown in lists. What stays hidden is still 208 random bits."""
+_SHAPE: Final = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{49}}")
+_CHECKSUM_LENGTH: Final = 6
+
+
+class TokenError(Exception):
+    """What was asked for can't be done with the tokens there are; nothing was changed. The text says why."""
+
+
+class Token(NamedTuple):
+    """A token as lists show it. Times are aware UTC; None: never expires, not revoked, never used."""
+
+    id: str
+    name: str
+    scope: Scope
+    account_id: str
+    account: str
+    project_id: str | None
+    hint: str
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+    def state(self, now: datetime) -> Literal["active", "expired", "revoked"]:
+        """Whether the token opens anything at `now`."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "expired" if self.expires_at is not None and self.expires_at <= now else "active"
+
+
+# --- the secret ---------------------------------------------------------------------------------------------------
+
+
+def new_secret() -> str:
+    """A new token. The only moment at which it exists in the clear is now."""
+    body = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+    return body + _checksum(body)
+
+
+def is_well_formed(secret: str) -> bool:
+    """Whether this can be a token at all: its shape and its checksum."""
+    if not _SHAPE.fullmatch(secret):
+        return False
+    return hmac.compare_digest(secret[-_CHECKSUM_LENGTH:], _checksum(secret[:-_CHECKSUM_LENGTH]))
+
+
+def hash_of(secret: str) -> str:
+    """What is stored instead of the token: its SHA-256, in hex."""
+    return hashlib.sha256(secret.encode()).hexdigest()
+
+
+def _checksum(body: str) -> str:
+    digest = hashlib.sha256(b"heartlane token checksum:" + body.encode()).digest()
+    return base64.urlsafe_b64encode(digest).decode()[:_CHECKSUM_LENGTH]
+
+
+# --- reads --------------------------------------------------------------------------------------------------------
+
+
+def _select_tokens() -> Select[Any]:
+    return select(
+        tokens.c.id,
+        tokens.c.name,
+        tokens.c.scope,
+        tokens.c.account_id,
+        accounts.c.name,
+        tokens.c.project_id,
+        tokens.c.hint,
+        tokens.c.created_at,
+        tokens.c.expires_at,
+        tokens.c.revoked_at,
+        tokens.c.last_used_at,
+    ).join_from(tokens, accounts)
+
+
+async def find_by_secret(store: Store, secret: str) -> tuple[Token, datetime] | None:
+    """The token with this secret, revoked and expired ones too, and the database's time. Raises StoreUnavailable."""
+    wanted = hash_of(secret)
+    on_server = store.dialect == "postgresql"
+    clock = func.clock_timestamp(type_=Timestamp()) if on_server else literal(None, Timestamp())
+    async with store.reading() as conn:
+        found = await conn.execute(
+            _select_tokens().add_columns(tokens.c.token_hash, clock).where(tokens.c.token_hash == wanted)
+        )
+        row = found.one_or_none()
+    if row is None or not hmac.compare_digest(row[-2], wanted):
+        return None
+    now = row[-1].astimezone(UTC) + store.clock.offset if on_server else store.clock.host_time()
+    return Token._make(row[:-2]), now
+
+
+async def list_tokens(store: Store, *, account: str | None = None) -> list[Token]:
+    """Every token, or one account's, oldest first. Raises StoreUnavailable."""
+    query = _select_tokens().order_by(tokens.c.id)
+    if account is not None:
+        query = query.where(accounts.c.name == account)
+    async with store.reading() as conn:
+        return [Token._make(row) for row in await conn.execute(query)]
+
+
+async def find(store: Store, name_or_id: str, *, account: str | None = None) -> Token:
+    """The one token with this id, or this name among those not revoked. Raises TokenError, StoreUnavailable."""
+    named = [token for token in await list_tokens(store, account=account) if token.name == name_or_id]
+    by_id = _uuid(name_or_id)
+    if by_id is not None and not named:
+        named = [token for token in await list_tokens(store, account=account) if token.id == by_id]
+        if named:
+            return named[0]
+    live = [token for token in named if token.revoked_at is None]
+    if len(live) == 1:
+        return live[0]
+    if live:
+        ids = ", ".join(token.id for token in live)
+        raise TokenError(f"{len(live)} tokens are named {name_or_id!r}; name one of them by its id: {ids}")
+    if named:
+        raise TokenError(f"the token {name_or_id!r} is revoked already")
+    raise TokenError(f"there is no token {name_or_id!r}")
+
+
+# --- writes -------------------------------------------------------------------------------------------------------
+
+
+async def account_named(store: Store, name: str = DEFAULT_ACCOUNT) -> str:
+    """The id of the account of this name, which is made if there is none. Raises TokenError, StoreUnavailable."""
+    _check_name("an account", name)
+    async with store.writing() as tx:
+        return await _account(tx.conn, store.dialect, name, tx.now)
+
+
+async def create(
+    store: Store,
+    name: str,
+    scope: Scope,
+    *,
+    account: str | None = None,
+    project_id: str | None = None,
+    lifetime: timedelta | None = None,
+) -> tuple[Token, str]:
+    """Make a token; returns it and its secret, which can't be had again.
+
+    account     the account's name, made if there is none; left out: the project's, or `default`
+    project_id  the one project the token sees, which has to be the account's; None: all of the account
+    lifetime    None: never expires
+
+    Raises TokenError, StoreUnavailable.
+    """
+    _check_name("a token", name)
+    if account is not None:
+        _check_name("an account", account)
+    if scope not in SCOPES:
+        raise TokenError(f"there is no scope {scope!r}; there are {', '.join(SCOPES)}")
+    _check_lifetime(lifetime)
+    async with store.writing() as tx:
+        account_id: str | None = None
+        if project_id is not None:
+            project_id, account_id = await _project(tx.conn, project_id, account)
+        if account_id is None:
+            account_id = await _account(tx.conn, store.dialect, account or DEFAULT_ACCOUNT, tx.now)
+        return await _insert(
+            tx.conn,
+            name=name,
+            scope=scope,
+            account_id=account_id,
+            project_id=project_id,
+            now=tx.now,
+            lifetime=lifetime,
+        )
+
+
+async def revoke(store: Store, token_id: str) -> bool:
+    """Let the token open nothing any more, from now on. False if it was revoked before. Raises StoreUnavailable."""
+    async with store.writing() as tx:
+        return await _revoke(tx.conn, token_id, tx.now)
+
+
+async def rotate(store: Store, token_id: str, *, lifetime: timedelta | None = None) -> tuple[Token, str]:
+    """Revoke the token and make one of the same name, scope and reach, in one step; returns it and its secret.
+
+    lifetime: None gives the new token as long as the old one was given. Raises TokenError, StoreUnavailable.
+    """
+    _check_lifetime(lifetime)
+    async with store.writing() as tx:
+        row = (await tx.conn.execute(_select_tokens().where(tokens.c.id == token_id))).one_or_none()
+        if row is None:
+            raise TokenError(f"there is no token {token_id!r}")
+        old = Token._make(row)
+        if not await _revoke(tx.conn, old.id, tx.now):
+            raise TokenError(f"the token {old.name!r} is revoked already; make a new one")
+        if lifetime is None and old.expires_at is not None:
+            lifetime = old.expires_at - old.created_at
+        return await _insert(
+            tx.conn,
+            name=old.name,
+            scope=old.scope,
+            account_id=old.account_id,
+            project_id=old.project_id,
+            now=tx.now,
+            lifetime=lifetime,
+        )
+
+
+async def touch(store: Store, token_ids: Iterable[str]) -> None:
+    """Note that these tokens were used just now. Raises StoreUnavailable."""
+    async with store.writing() as tx:
+        await tx.conn.execute(update(tokens).where(tokens.c.id.in_(sorted(token_ids))).values(last_used_at=tx.now))
+
+
+async def _account(conn: AsyncConnection, dialect: str, name: str, now: datetime) -> str:
+    make = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    new = make(accounts).values(id=new_id(), name=name, created_at=now).on_conflict_do_nothing()
+    await conn.execute(new)
+    account_id: str = (await conn.execute(select(accounts.c.id).where(accounts.c.name == name))).scalar_one()
+    return account_id
+
+
+async def _project(conn: AsyncConnection, project_id: str, account: str | None) -> tuple[str, str]:
+    """The ids of a project and of its account. Raises TokenError."""
+    wanted = _uuid(project_id)
+    query = select(projects.c.id, accounts.c.id, accounts.c.name).join_from(projects, accounts)
+    row = (await conn.execute(query.where(projects.c.id == wanted))).one_or_none() if wanted else None
+    if row is None or account not in (None, row[2]):
+        raise TokenError(f"there is no project {project_id!r}" + (f" in account {account!r}" if account else ""))
+    return row[0], row[1]
+
+
+async def _insert(
+    conn: AsyncConnection,
+    *,
+    name: str,
+    scope: Scope,
+    account_id: str,
+    project_id: str | None,
+    now: datetime,
+    lifetime: timedelta | None,
+) -> tuple[Token, str]:
+    secret = new_secret()
+    token_id = new_id()
+    row = {
+        "id": token_id,
+        "account_id": account_id,
+        "project_id": project_id,
+        "name": name,
+        "scope": scope,
+        "token_hash": hash_of(secret),
+        "hint": secret[:HINT_LENGTH],
+        "created_at": now,
+        "expires_at": None if lifetime is None else now + lifetime,
+    }
+    await conn.execute(insert(tokens).values(row))
+    return Token._make((await conn.execute(_select_tokens().where(tokens.c.id == token_id))).one()), secret
+
+
+async def _revoke(conn: AsyncConnection, token_id: str, now: datetime) -> bool:
+    done = await conn.execute(
+        update(tokens).where(tokens.c.id == token_id, tokens.c.revoked_at.is_(None)).values(revoked_at=now)
+    )
+    return done.rowcount == 1
+
+
+def _uuid(text: str) -> str | None:
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
+def _check_name(what: str, name: str) -> None:
+    if not name.strip() or len(name) > NAME_MAX or not name.isprintable():
+        raise TokenError(f"the name of {what} must be 1 to {NAME_MAX} printable characters")
+
+
+def _check_lifetime(lifetime: timedelta | None) -> None:
+    if lifetime is not None and not timedelta(seconds=1) <= lifetime <= LIFETIME_MAX:
+        raise TokenError(f"a token must last at least 1 second and at most {LIFETIME_MAX.days} days")
