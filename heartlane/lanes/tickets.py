@@ -184,6 +184,7 @@ def amend(
     states = {role: state for role in TICKET_ROLES if (state := (before | dict(roles or {})).get(role)) is not None}
     if verified_existing is not None and verified_existing != ticket.verified_existing:
         changes["verified_existing"] = verified_existing
+        ticket = ticket._replace(verified_existing=verified_existing)
         if verified_existing:
             states = _skip_verified(states)
     if states != before:
