@@ -92,15 +92,15 @@ class DatabaseUrl:
         if self.path is None:
             return
         if self.path.is_dir():
-            raise SettingsError(f"{PREFIX}DATABASE: {self.path} is a folder, not a file")
+            raise SettingsError(f"the database {self.path} is a folder, not a file")
         folder = self.path.parent
         if folder == default_database_path().parent:
             try:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             except OSError as error:
-                raise SettingsError(f"{PREFIX}DATABASE: can't make the folder {folder}: {error.strerror}") from None
+                raise SettingsError(f"can't make the folder of the database, {folder}: {error.strerror}") from None
         if not folder.is_dir():
-            raise SettingsError(f"{PREFIX}DATABASE: there is no folder {folder}")
+            raise SettingsError(f"the folder of the database, {folder}, does not exist")
 
 
 def _check_network_url(url: str) -> None:

@@ -1,0 +1,1 @@
+"""The command `heartlane`: one file for each family of verbs."""

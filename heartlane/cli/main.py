@@ -1,0 +1,93 @@
+"""The command `heartlane`. A family of verbs is imported when one of them is called, so that `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Annotated, Any, Final
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from heartlane import __version__
+from heartlane.cli.errors import INTERRUPTED, WRONG_INPUT, explain
+
+COMMANDS: Final = {
+    "serve": "Start the server.",
+    "token": "Make, list, revoke and rotate the tokens that callers send.",
+    "db": "Bring the database up to date, and see how it stands.",
+}
+"""Name → what it does. `heartlane.cli.<name>` has the typer app of that name."""
+
+
+class LazyGroup(TyperGroup):
+    """Lists the commands from the table, and loads the one that is called."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        """What the list of commands shows; never called itself."""
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        name = args[0]
+        if name not in COMMANDS:
+            return super().resolve_command(ctx, args)
+        command = get_command(import_module(f"heartlane.cli.{name}").app)
+        command.name = name
+        return name, command, args[1:]
+
+
+app = typer.Typer(
+    cls=LazyGroup,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Heartlane: who holds each lane, is that worker alive, what is it doing, and who takes over.",
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"heartlane {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
+    ] = False,
+) -> None:
+    pass
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code. What goes wrong is one line on stderr."""
+    try:
+        code = get_command(app).main(args=arguments, prog_name="heartlane", standalone_mode=False)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except typer.Abort:
+        return WRONG_INPUT
+    except BrokenPipeError:
+        return 1
+    except Exception as error:
+        # A command line without a command asks for help: the parser has it as the error's text.
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(str(error))
+            return 0
+        explained = explain(error)
+        if explained is None:
+            raise
+        message, exit_code = explained
+        print(f"heartlane: {message}", file=sys.stderr)
+        return exit_code
+    return code if isinstance(code, int) else 0
+
+
+def main() -> None:
+    """The entry point of `heartlane` and `python -m heartlane`."""
+    sys.exit(run(sys.argv[1:]))

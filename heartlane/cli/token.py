@@ -1,0 +1,201 @@
+"""`heartlane token`: the tokens that callers send.
+
+A new secret is printed once, alone on stdout, so that it can go straight into a variable or a file; the rest is stderr.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from heartlane.cli.db import Database
+from heartlane.cli.errors import UNUSABLE, CommandError
+
+if TYPE_CHECKING:
+    from heartlane.store.store import Store
+    from heartlane.store.tokens import Token
+
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    help="Make, list, revoke and rotate the tokens that callers send.",
+)
+T = TypeVar("T")
+
+UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
+
+Name = Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="The token's name, or its id.")]
+Account = Annotated[
+    str | None, typer.Option("--account", metavar="NAME", help="Only the tokens of this account.", show_default=False)
+]
+Expires = Annotated[
+    str | None,
+    typer.Option("--expires", metavar="TIME", help="How long it lasts, such as 12h, 90d, 4w.", show_default=False),
+]
+
+
+def parse_lifetime(text: str | None) -> timedelta | None:
+    """How long a token lasts: `90d`, `12h`, `4w`, …, or None for `never` and where nothing is given.
+
+    >>> parse_lifetime("90d")
+    datetime.timedelta(days=90)
+    """
+    if text is None or text.strip().lower() == "never":
+        return None
+    match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip().lower())
+    if match is None:
+        raise CommandError(f"--expires must be a number and one of s, m, h, d, w, such as 90d; not {text!r}")
+    return timedelta(**{UNITS[match[2]]: int(match[1])})
+
+
+@app.command()
+def create(
+    *,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Tells tokens apart in lists and logs.")],
+    scope: Annotated[
+        str, typer.Option("--scope", metavar="SCOPE", help="viewer, worker, operator or admin; each may all before it.")
+    ],
+    project: Annotated[
+        str | None,
+        typer.Option("--project", metavar="ID", help="The one project it sees. Default: all of its account."),
+    ] = None,
+    account: Annotated[
+        str | None,
+        typer.Option("--account", metavar="NAME", help="Its account, made if new. Default: the project's, or default."),
+    ] = None,
+    expires: Expires = None,
+    database: Database = None,
+) -> None:
+    """Make a token. It is printed this once; only its hash is kept."""
+    from heartlane.store import tokens
+
+    lifetime = parse_lifetime(expires)
+
+    async def work(store: Store) -> tuple[Token, str]:
+        # Any text as scope: what is no scope is refused there, before anything is written.
+        return await tokens.create(
+            store,
+            name,
+            scope,  # type: ignore[arg-type]
+            account=account,
+            project_id=project,
+            lifetime=lifetime,
+        )
+
+    token, secret = _with_store(database, work, may_create=True)
+    _print_secret(token, secret, "made")
+
+
+@app.command("list")
+def list_(
+    account: Account = None,
+    everything: Annotated[bool, typer.Option("--all", help="Revoked ones too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="As a JSON array.")] = False,
+    database: Database = None,
+) -> None:
+    """List the tokens, without their secrets."""
+    from heartlane.store import tokens
+
+    async def work(store: Store) -> tuple[list[Token], datetime]:
+        return await tokens.list_tokens(store, account=account), await store.now()
+
+    found, now = _with_store(database, work)
+    rows = [_row(token, now) for token in found if everything or token.revoked_at is None]
+    if as_json:
+        print(json.dumps(rows, indent=2, ensure_ascii=False))
+    else:
+        _print_table(
+            rows, ("id", "name", "scope", "account", "project_id", "state", "expires_at", "last_used_at", "hint")
+        )
+
+
+@app.command()
+def revoke(name: Name, account: Account = None, database: Database = None) -> None:
+    """Let a token open nothing any more. Servers refuse it within 2 seconds."""
+    from heartlane.store import tokens
+
+    async def work(store: Store) -> Token:
+        token = await tokens.find(store, name, account=account)
+        if not await tokens.revoke(store, token.id):
+            raise tokens.TokenError(f"the token {name!r} is revoked already")
+        return token
+
+    token = _with_store(database, work)
+    print(f"Token {token.name!r} ({token.id}) is revoked.", file=sys.stderr)
+
+
+@app.command()
+def rotate(name: Name, account: Account = None, expires: Expires = None, database: Database = None) -> None:
+    """Make a new secret for a token and revoke the old one, in one step. Lasts as long again, unless --expires says."""
+    from heartlane.store import tokens
+
+    lifetime = parse_lifetime(expires)
+
+    async def work(store: Store) -> tuple[Token, str]:
+        token = await tokens.find(store, name, account=account)
+        return await tokens.rotate(store, token.id, lifetime=lifetime)
+
+    token, secret = _with_store(database, work)
+    _print_secret(token, secret, "made in place of the old one, which is revoked")
+
+
+def _with_store(database: str | None, work: Callable[[Store], Awaitable[T]], *, may_create: bool = False) -> T:
+    """Do some work on the open database, whose schema has to be up to date; an empty one is set up if it may be."""
+    from heartlane.server.settings import load_database
+    from heartlane.store import upgrade as schema
+    from heartlane.store.store import Store
+
+    url = load_database(database)
+    if may_create:
+        url.prepare_folder()
+    found = schema.status(url.reveal())
+    if found.current is None and may_create:
+        schema.upgrade(url.reveal())
+    elif found.current is None:
+        raise CommandError(f"there is nothing in {url} yet: no token was ever made there", UNUSABLE)
+    elif found.pending:
+        raise CommandError(f"{url} has schema {found.current}, not {found.head}: run heartlane db upgrade", UNUSABLE)
+
+    async def with_store() -> T:
+        store = await Store.open(url.reveal(), pool_size=1)
+        try:
+            return await work(store)
+        finally:
+            await store.close()
+
+    return asyncio.run(with_store())
+
+
+def _print_secret(token: Token, secret: str, what: str) -> None:
+    reach = f"project {token.project_id}" if token.project_id else f"account {token.account!r}"
+    until = f"until {_time(token.expires_at)}" if token.expires_at else "until it is revoked"
+    print(f"Token {token.name!r} {what}: scope {token.scope}, {reach}, {until}.", file=sys.stderr)
+    print("This is the only time it is shown. Send it as: Authorization: Bearer <token>", file=sys.stderr, flush=True)
+    print(secret, flush=True)
+
+
+def _time(moment: datetime | None) -> str | None:
+    return None if moment is None else f"{moment:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _row(token: Token, now: datetime) -> dict[str, Any]:
+    row = token._asdict()
+    for name in ("created_at", "expires_at", "revoked_at", "last_used_at"):
+        row[name] = _time(row[name])
+    return {**row, "state": token.state(now)}
+
+
+def _print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    lines = [[name.removesuffix("_id").removesuffix("_at").replace("_", " ") for name in columns]]
+    lines += [[str(row[name] or "-") for name in columns] for row in rows]
+    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
+    for line in lines:
+        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
