@@ -1,0 +1,124 @@
+"""Projects and their milestones."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from heartlane.store.ids import new_id
+from heartlane.store.pages import Page, Reach, cursor_id, page
+from heartlane.store.schema import milestones, projects
+from heartlane.store.store import WriteTransaction
+
+
+class Project(NamedTuple):
+    """One row of `projects`.
+
+    max_failures            after this many failures a lane ends `failed`; counts for lanes planned from now on
+    stalled_after_seconds   quiet time after which a lane is `stalled`; the same
+    """
+
+    id: str
+    billing_account_id: str
+    name: str
+    repo_url: str | None
+    default_branch: str | None
+    max_failures: int
+    stalled_after_seconds: int
+    created_at: datetime
+    updated_at: datetime
+
+
+class Milestone(NamedTuple):
+    """One row of `milestones`. `status` is `open` or `closed`."""
+
+    id: str
+    project_id: str
+    name: str
+    description: str | None
+    status: str
+    due_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+async def create_project(tx: WriteTransaction, account_id: str, values: Mapping[str, Any]) -> Project:
+    """A new project of the account; `values`: column → value."""
+    project = Project(id=new_id(), billing_account_id=account_id, created_at=tx.now, updated_at=tx.now, **values)
+    await tx.conn.execute(insert(projects).values(project._asdict()))
+    return project
+
+
+async def list_projects(conn: AsyncConnection, reach: Reach, *, cursor: str | None, limit: int) -> Page:
+    """The projects within reach, newest first. Raises BadCursor."""
+    query = select(projects).where(reach.of_projects()).order_by(projects.c.id.desc()).limit(limit + 1)
+    if cursor is not None:
+        query = query.where(projects.c.id < cursor_id("projects", cursor))
+    rows = [Project._make(row) for row in await conn.execute(query)]
+    return page(rows, limit, "projects", lambda project: project.id)
+
+
+async def read_project(conn: AsyncConnection, project_id: str, reach: Reach) -> Project | None:
+    """The project, or None where there is none within reach."""
+    query = select(projects).where(projects.c.id == project_id, reach.of_projects())
+    row = (await conn.execute(query)).one_or_none()
+    return None if row is None else Project._make(row)
+
+
+async def patch_project(
+    tx: WriteTransaction, project_id: str, reach: Reach, values: Mapping[str, Any]
+) -> Project | None:
+    """Change the given columns. None where there is no such project within reach."""
+    if values:
+        await tx.conn.execute(
+            update(projects).where(projects.c.id == project_id, reach.of_projects()).values(updated_at=tx.now, **values)
+        )
+    return await read_project(tx.conn, project_id, reach)
+
+
+async def create_milestone(tx: WriteTransaction, project_id: str, values: Mapping[str, Any]) -> Milestone:
+    """A new, open milestone of a project that the caller has looked up; `values`: column → value."""
+    milestone = Milestone(
+        id=new_id(), project_id=project_id, status="open", created_at=tx.now, updated_at=tx.now, **values
+    )
+    await tx.conn.execute(insert(milestones).values(milestone._asdict()))
+    return milestone
+
+
+async def list_milestones(
+    conn: AsyncConnection, project_id: str, *, status: str | None, cursor: str | None, limit: int
+) -> Page:
+    """The milestones of a project that the caller has looked up, newest first. Raises BadCursor."""
+    query = select(milestones).where(milestones.c.project_id == project_id)
+    if status is not None:
+        query = query.where(milestones.c.status == status)
+    if cursor is not None:
+        query = query.where(milestones.c.id < cursor_id("milestones", cursor))
+    result = await conn.execute(query.order_by(milestones.c.id.desc()).limit(limit + 1))
+    return page([Milestone._make(row) for row in result], limit, "milestones", lambda milestone: milestone.id)
+
+
+async def read_milestone(conn: AsyncConnection, milestone_id: str, reach: Reach) -> Milestone | None:
+    """The milestone, or None where there is none within reach."""
+    query = (
+        select(milestones)
+        .join(projects, projects.c.id == milestones.c.project_id)
+        .where(milestones.c.id == milestone_id, reach.of_projects())
+    )
+    row = (await conn.execute(query)).one_or_none()
+    return None if row is None else Milestone._make(row)
+
+
+async def patch_milestone(
+    tx: WriteTransaction, milestone_id: str, reach: Reach, values: Mapping[str, Any]
+) -> Milestone | None:
+    """Change the given columns. None where there is no such milestone within reach."""
+    milestone = await read_milestone(tx.conn, milestone_id, reach)
+    if milestone is None or not values:
+        return milestone
+    await tx.conn.execute(update(milestones).where(milestones.c.id == milestone_id).values(updated_at=tx.now, **values))
+    return await read_milestone(tx.conn, milestone_id, reach)
