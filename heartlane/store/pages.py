@@ -18,8 +18,8 @@ from heartlane.store.schema import projects
 
 T = TypeVar("T")
 
-CURSOR_MAX: Final = 600
-"""Characters of a cursor; the longest, a worker's name, stays below it."""
+CURSOR_MAX: Final = 1_200
+"""Characters of a cursor; the longest, a worker's name of 200 characters, stays below it."""
 _BASE64URL: Final = re.compile(r"[A-Za-z0-9_-]+")
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
