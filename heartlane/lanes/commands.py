@@ -86,4 +86,8 @@ class Unblock(NamedTuple):
     """The server tells a lane that one of the lanes it waits for has shipped."""
 
 
-Command = Report | Claim | Release | Pause | Resume | Cancel | Retry | TakeBack | Unblock
+class Ripen(NamedTuple):
+    """The server looks whether the time until which a lane is held back (`not_before`) has passed."""
+
+
+Command = Report | Claim | Release | Pause | Resume | Cancel | Retry | TakeBack | Unblock | Ripen

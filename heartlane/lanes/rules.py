@@ -24,6 +24,7 @@ from heartlane.lanes.commands import (
     Report,
     Resume,
     Retry,
+    Ripen,
     TakeBack,
     Unblock,
 )
@@ -438,6 +439,13 @@ def _unblock(run: Run, command: Unblock, now: datetime) -> Decision:
     return Decision({"blockers_left": max(0, run.blockers_left - 1), "updated_at": now})
 
 
+def _ripen(run: Run, command: Ripen, now: datetime) -> Decision:
+    """Claims find a lane without `not_before` by its place in the queue alone, so it is cleared once it has passed."""
+    if run.not_before is None or run.not_before > now:
+        return Decision({})
+    return Decision({"not_before": None, "updated_at": now})
+
+
 # --- the table ----------------------------------------------------------------------------------------------------
 
 Rule = Callable[[Run, Any, datetime], Decision | Refusal]
@@ -462,4 +470,5 @@ TABLE: Final[Mapping[type[Command], Mapping[str, Rule]]] = {
     Retry:    _by_state(_unchanged,        _held_by_other,      _finished,         failed=_retry),
     TakeBack: _by_state(_unchanged,        _take_back,          _unchanged),
     Unblock:  _by_state(_unblock,          _unblock,            _unblock),
+    Ripen:    _by_state(_ripen,            _unchanged,          _unchanged),
 }  # fmt: skip

@@ -12,13 +12,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple, Protocol
 
-import orjson
 import structlog
 
 from heartlane.lanes.commands import Claim, Command, Report, Unblock
 from heartlane.lanes.rules import Decision, Refusal, decide, ticket_event
 from heartlane.lanes.run import CLAIMABLE_STATES, EVENT_TYPE_BITS, MUTABLE_COLUMNS, Event, Run
 from heartlane.lanes.tickets import Ticket, advance
+from heartlane.wire.parse import dump_json
 
 log = structlog.get_logger(__name__)
 
@@ -160,15 +160,15 @@ def chunk(run: Run, events: Sequence[Event], worker_id: str | None) -> Chunk:
 
 
 def encode_events(events: Sequence[Event]) -> str:
-    """Events as a JSON array. Integers beyond 64 bits, which orjson refuses, go by the standard library."""
-    plain = [
-        {"type": e.type, "payload": e.payload} if e.at is None else {"type": e.type, "payload": e.payload, "at": e.at}
-        for e in events
-    ]
-    try:
-        return orjson.dumps(plain).decode()
-    except orjson.JSONEncodeError:
-        return json.dumps(plain, separators=(",", ":"), allow_nan=False)
+    """Events as a JSON array of {type, payload, at?}."""
+    return dump_json(
+        [
+            {"type": e.type, "payload": e.payload}
+            if e.at is None
+            else {"type": e.type, "payload": e.payload, "at": e.at}
+            for e in events
+        ]
+    )
 
 
 class Batch:
@@ -225,7 +225,8 @@ class Batch:
                 if changed <= covered:
                     rows.setdefault(columns, []).append(run)
                     break
-            if run.state in CLAIMABLE_STATES and run.blockers_left == 0:
+            due = run.not_before is None or run.not_before <= self.now
+            if run.state in CLAIMABLE_STATES and run.blockers_left == 0 and due:
                 opening = Opening(run.billing_account_id, run.project_id, run.role, run.label_key)
                 openings[opening] = openings.get(opening, 0) + 1
         numbers = {row.run_number for row in self.chunks}

@@ -1,0 +1,197 @@
+"""The frame of the routes that machines call all day: plain ASGI, in front of FastAPI.
+
+They share everything with the other routes (settings, authentication, limiter, models, errors) and stand in the same
+OpenAPI document; what they leave out is the framework's own cost for every call.
+
+A request is let in by the gate, counted against its route's limit, authenticated, read whole, parsed and validated, in
+this order; then the route itself does its work. Every way out of it is an answer in the contract's shape.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+
+from heartlane.lanes.rules import Refusal
+from heartlane.server.auth import Principal, require
+from heartlane.server.context import Context
+from heartlane.server.errors import ApiError, Headers, Issue, invalid_request, render, validation_error
+from heartlane.server.limits import client_ip
+from heartlane.server.logs import begin_request, log_hot_request, logs_hot_routes
+from heartlane.store.batch import Outcome
+from heartlane.store.errors import StoreError
+from heartlane.store.tokens import Scope
+from heartlane.wire.parse import BadJson, parse_json
+from heartlane.wire.run_json import run_body
+
+AsgiScope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Body = TypeVar("Body", bound=BaseModel)
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+log = structlog.get_logger(__name__)
+
+
+class ClientGone(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+class HotRequest:
+    """One request on a hot route, as far as its frame has read it.
+
+    path_id     the run's id out of the path, as it was sent; "" on a route without one
+    """
+
+    __slots__ = ("body", "path_id", "principal", "receive")
+
+    def __init__(self, principal: Principal, body: bytes, path_id: str, receive: Receive) -> None:
+        self.principal = principal
+        self.body = body
+        self.path_id = path_id
+        self.receive = receive
+
+
+Handler = Callable[[HotRequest], Awaitable[bytes]]
+
+
+class HotRoute:
+    """One POST route: `limit` names its rate limit, `scope` what the token must cover, `handle` does the work."""
+
+    def __init__(self, context: Context, limit: str, scope: Scope, handle: Handler) -> None:
+        self._context = context
+        self._limit = limit
+        self._scope = scope
+        self._handle = handle
+        self._trusted = context.settings.trusted_proxies
+        self._body_max = context.settings.max_body_bytes
+
+    async def __call__(self, scope: AsgiScope, receive: Receive, send: Send, path_id: str = "") -> None:
+        gate = self._context.gate
+        started = time.perf_counter() if logs_hot_routes() else 0.0
+        address = client_ip(scope, self._trusted)
+        headers: Headers = []
+        gate.enter()
+        try:
+            limited = self._context.limiter.check(self._limit, address)
+            headers = limited.headers()
+            if not limited.allowed:
+                raise limited.error()
+            body = await self._handle(await self._let_in(scope, receive, address, path_id))
+            status = 200
+            headers.append(JSON_TYPE)
+            headers.append((b"content-length", b"%d" % len(body)))
+        except ClientGone:
+            return
+        except Exception as error:  # noqa: BLE001 - every way out is an answer in the contract's shape
+            refusal = as_api_error(error, scope)
+            status, refused_headers, body = render(refusal)
+            # A 429 carries its RateLimit headers itself.
+            headers = refused_headers if refusal.code == "RATE_LIMITED" else [*headers, *refused_headers]
+        finally:
+            gate.leave()
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+        if started:
+            begin_request(scope["headers"])
+            log_hot_request(scope, status, started, address)
+
+    async def _let_in(self, scope: AsgiScope, receive: Receive, address: str, path_id: str) -> HotRequest:
+        if not self._context.gate.is_open:
+            raise ApiError("UNAVAILABLE", "The server is shutting down; another one, or this one again, takes over.")
+        authorization = length = None
+        for name, value in scope["headers"]:
+            if name == b"authorization":
+                authorization = value
+            elif name == b"content-type":
+                _check_content_type(value)
+            elif name == b"content-encoding":
+                _check_content_encoding(value)
+            elif name == b"content-length":
+                length = value
+        principal = None if authorization is None else self._context.auth.known(authorization)
+        if principal is None:
+            principal = await self._context.auth.authenticate(authorization, address)
+        require(principal, self._scope)
+        if length is not None and length.isdigit() and int(length) > self._body_max:
+            raise self._too_large()
+        return HotRequest(principal, await self._read(receive), path_id, receive)
+
+    async def _read(self, receive: Receive) -> bytes:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            parts = [body]
+            size = len(body)
+            while message.get("more_body"):
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGone
+                parts.append(message.get("body", b""))
+                size += len(parts[-1])
+                if size > self._body_max:
+                    raise self._too_large()
+            body = b"".join(parts)
+        if len(body) > self._body_max:
+            raise self._too_large()
+        return body
+
+    def _too_large(self) -> ApiError:
+        return ApiError("PAYLOAD_TOO_LARGE", f"The body is larger than {self._body_max} bytes.")
+
+
+def read_body(model: type[Body], body: bytes) -> Body:
+    """The validated body. Raises ApiError with every problem."""
+    try:
+        return model.model_validate(parse_json(body))
+    except BadJson as error:
+        raise invalid_request([Issue("body", str(error))]) from None
+    except ValidationError as error:
+        raise validation_error(error) from None
+
+
+def refuse(outcome: Outcome) -> ApiError:
+    """The 409 (or 404) of a refusal, with the run as it is now."""
+    refusal = outcome.decision
+    if not isinstance(refusal, Refusal):
+        raise TypeError(f"not a refusal: {refusal!r}")
+    run = None if refusal.run is None else run_body(refusal.run, outcome.now)
+    return ApiError(refusal.code, refusal.error, run=run)
+
+
+def as_api_error(error: Exception, scope: AsgiScope) -> ApiError:
+    """The answer to whatever went wrong: storage trouble is a 503; what nobody foresaw is logged and becomes a 500."""
+    if isinstance(error, ApiError):
+        return error
+    begin_request(scope["headers"])
+    if isinstance(error, StoreError):
+        log.warning("unavailable", path=scope["path"], error=str(error))
+        return ApiError("UNAVAILABLE", f"{error} Nothing was changed; try again.", retry_after=error.retry_after)
+    log.error("request_failed", path=scope["path"], exc_info=error)
+    return ApiError("INTERNAL_ERROR")
+
+
+def _check_content_type(value: bytes) -> None:
+    kind, _, parameters = value.partition(b";")
+    kind = kind.strip().lower()
+    if kind != b"application/json" and not kind.endswith(b"+json"):
+        raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body as application/json.")
+    if b"charset" in parameters.lower() and b"utf-8" not in parameters.lower().replace(b"utf8", b"utf-8"):
+        raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body in UTF-8.")
+
+
+def _check_content_encoding(value: bytes) -> None:
+    if value.strip().lower() not in (b"", b"identity"):
+        raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body uncompressed, without Content-Encoding.")
+
+
+async def until_gone(receive: Receive) -> None:
+    """Return when the client has closed the connection (the body must have been read)."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

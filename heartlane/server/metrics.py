@@ -1,0 +1,99 @@
+"""What Prometheus can read: counters that the routes raise, and gauges that are read from the database on demand."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from sqlalchemy import func, select
+
+from heartlane.lanes.run import HELD_STATES, State
+from heartlane.store.schema import runs
+from heartlane.store.store import Store
+
+LEASE_AGES_SECONDS: Final = (10, 30, 60, 300, 900, 3600)
+"""Upper bounds of the buckets in which held leases are counted by the time since their last heartbeat."""
+
+
+class Metrics:
+    """One registry a server."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._reports = Counter(
+            "heartlane_reports_total",
+            "Telemetry reports by what became of them: applied, duplicate, refused, failed.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._claims = Counter(
+            "heartlane_claims_total",
+            "Claims by what became of them: claimed, empty, refused, failed.",
+            ["result"],
+            registry=self.registry,
+        )
+        self._refusals = Counter(
+            "heartlane_refusals_total", "Refused requests of workers by error code.", ["code"], registry=self.registry
+        )
+        self._taken_back = Counter(
+            "heartlane_leases_taken_back_total", "Leases that ran out and were taken back.", registry=self.registry
+        )
+        self._batch_size = Histogram(
+            "heartlane_ledger_batch_size",
+            "Commands committed together in one transaction.",
+            buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256),
+            registry=self.registry,
+        )
+        self._batch_seconds = Histogram(
+            "heartlane_ledger_commit_seconds",
+            "Time from taking a batch to its durable commit, in seconds.",
+            buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
+            registry=self.registry,
+        )
+        self._queue = Gauge("heartlane_ledger_queue", "Commands waiting in the ledger.", registry=self.registry)
+        self._waiting = Gauge("heartlane_claims_waiting", "Long polls waiting for a lane.", registry=self.registry)
+        self._runs = Gauge("heartlane_runs", "Runs by state.", ["state"], registry=self.registry)
+        self._leases = Gauge(
+            "heartlane_leases",
+            "Held leases whose last heartbeat is at most this many seconds old (cumulative).",
+            ["le"],
+            registry=self.registry,
+        )
+        self.reports = {name: self._reports.labels(name) for name in ("applied", "duplicate", "refused", "failed")}
+        self.claims = {name: self._claims.labels(name) for name in ("claimed", "empty", "refused", "failed")}
+
+    def refused(self, code: str) -> None:
+        """Count one refusal by its error code."""
+        self._refusals.labels(code).inc()
+
+    def taken_back(self) -> None:
+        """Count one lease that was taken back."""
+        self._taken_back.inc()
+
+    def batch(self, size: int, seconds: float) -> None:
+        """Count one committed batch."""
+        self._batch_size.observe(size)
+        self._batch_seconds.observe(seconds)
+
+    async def render(self, store: Store, waiting: int) -> bytes:
+        """The text exposition, with the gauges read now. Raises StoreUnavailable."""
+        async with store.reading() as conn:
+            now = await store.now()
+            counts = (await conn.execute(select(runs.c.state, func.count()).group_by(runs.c.state))).all()
+            heard = (
+                await conn.execute(
+                    select(runs.c.last_heartbeat).where(
+                        runs.c.worker_id.is_not(None), runs.c.state.in_(sorted(HELD_STATES))
+                    )
+                )
+            ).scalars()
+            ages = sorted((now - moment).total_seconds() for moment in heard if moment is not None)
+        by_state = dict(map(tuple, counts))
+        for state in State:
+            self._runs.labels(str(state)).set(by_state.get(str(state), 0))
+        for bound in LEASE_AGES_SECONDS:
+            self._leases.labels(str(bound)).set(sum(age <= bound for age in ages))
+        self._leases.labels("+Inf").set(len(ages))
+        self._queue.set(store.ledger.waiting)
+        self._waiting.set(waiting)
+        return generate_latest(self.registry)

@@ -1,0 +1,181 @@
+"""Runs a server: opens the database, starts Granian in this process's own event loop, and shuts down in order.
+
+Granian is embedded so that the process is one, and so that the order of a shutdown is ours: refuse new work, finish
+what was accepted, commit it, then stop listening. The event loop is uvloop by name: what a server picks by itself
+changes with what happens to be installed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import IO, Any, Final
+
+import structlog
+import uvloop
+from granian.constants import HTTPModes, Interfaces
+from granian.http import HTTP1Settings
+from granian.server.embed import Server
+
+from heartlane.server.app import create_app
+from heartlane.server.auth import Authenticator
+from heartlane.server.context import Context
+from heartlane.server.gate import Gate
+from heartlane.server.gateway import Gateway
+from heartlane.server.limits import RateLimiter
+from heartlane.server.logs import configure
+from heartlane.server.metrics import Metrics
+from heartlane.server.settings import Settings
+from heartlane.server.takeback import TakeBackLoop
+from heartlane.server.waiters import Waiters
+from heartlane.store.errors import SchemaMismatch, StoreError
+from heartlane.store.store import Store, sqlite_path
+from heartlane.store.upgrade import upgrade_async
+
+log = structlog.get_logger(__name__)
+
+BACKLOG: Final = 4_096
+CONNECTIONS_MAX: Final = 65_536
+"""Requests that Granian hands over at once: far more than any fleet's long polls, which hold their place."""
+HEADER_SECONDS: Final = 15
+"""How long a client may take to send a request's head."""
+STOP_SECONDS: Final = 1
+"""How long Granian gets to close what is left when everything has been answered."""
+
+
+class CannotStart(Exception):
+    """The server can't start; the text is one line that says why and what to do."""
+
+
+def run(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT. Raises CannotStart."""
+    configure(settings)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> None:
+    url = settings.database.reveal()
+    with _only_server(url):
+        try:
+            before = await upgrade_async(url)
+            if before.pending:
+                log.info("schema_upgraded", before=before.current, now=before.head)
+            store = await Store.open(url, queue_limit=settings.ledger_queue_limit, pool_size=settings.pool_size)
+        except (StoreError, SchemaMismatch) as error:
+            raise CannotStart(str(error)) from error
+        context = make_context(settings, store)
+        take_back = TakeBackLoop(store, context.metrics, settings.take_back_seconds)
+        try:
+            take_back.start()
+            await serve_app(make_app(context), settings, context.gate)
+        finally:
+            await take_back.close()
+            await context.auth.close()
+            await store.close()
+            log.info("stopped")
+
+
+def make_context(settings: Settings, store: Store) -> Context:
+    """The parts of a server around an open store, wired together."""
+    waiters, metrics = Waiters(), Metrics()
+    store.feed.subscribe(waiters.hear)
+    store.ledger.on_batch = metrics.batch
+    limiter = RateLimiter(settings.rate_limits)
+    return Context(settings, store, Authenticator(store), limiter, metrics, Gate(), waiters)
+
+
+def make_app(context: Context) -> Gateway:
+    """The ASGI application of a server."""
+    return Gateway(context, create_app(context))
+
+
+async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gate: Gate) -> None:
+    """Serve any ASGI application as Heartlane is served, until SIGTERM or SIGINT. Raises CannotStart.
+
+    Also the benchmark's floor: the same program, interface, event loop and flags around a constant answer.
+    """
+    listening = _free_port(settings)
+    server = Server(
+        app,
+        address=settings.host,
+        port=listening,
+        interface=Interfaces.ASGINL,
+        http=HTTPModes.http1,
+        http1_settings=HTTP1Settings(header_read_timeout=HEADER_SECONDS * 1000),
+        websockets=False,
+        runtime_threads=1,
+        backlog=BACKLOG,
+        backpressure=CONNECTIONS_MAX,
+        log_enabled=False,
+    )
+    server.workers_kill_timeout = STOP_SECONDS
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stopping.set)
+    serving = loop.create_task(server.serve())
+    stop = loop.create_task(stopping.wait())
+    try:
+        await asyncio.wait((serving, stop), timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
+        if not serving.done():
+            log.info("listening", address=settings.host, port=listening)
+            await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
+        if serving.done():
+            serving.result()
+            raise CannotStart("The server stopped by itself.")
+        log.info("stopping", inside=gate.inside)
+        gate.close()
+        if not await gate.emptied(settings.shutdown_seconds):
+            log.warning("stopping_with_requests_unanswered", inside=gate.inside)
+    except OSError as error:
+        raise CannotStart(
+            f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}."
+        ) from error
+    finally:
+        server.stop()  # type: ignore[no-untyped-call]
+        stop.cancel()
+        with contextlib.suppress(Exception, asyncio.CancelledError):
+            await asyncio.wait_for(serving, STOP_SECONDS + 0.5)
+
+
+def _free_port(settings: Settings) -> int:
+    """The port to listen on, which must be free now: Granian itself shares a port that another server listens on."""
+    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((settings.host, settings.port))
+        except OSError as error:
+            reason = os.strerror(error.errno) if error.errno else str(error)
+            raise CannotStart(f"Can't listen on {settings.host} port {settings.port}: {reason}.") from error
+        port: int = probe.getsockname()[1]
+    return port
+
+
+@contextlib.contextmanager
+def _only_server(url: str) -> Any:
+    """Holds a SQLite database's lock file: a second server on it would have a second writer, and a second memory."""
+    if not url.startswith("sqlite:"):
+        yield
+        return
+    path = sqlite_path(url)
+    lock_path = Path(f"{path}.lock")
+    try:
+        lock: IO[str] = lock_path.open("w")
+    except OSError as error:
+        raise CannotStart(f"Can't write beside the database {path}: {error.strerror}.") from error
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise CannotStart(
+                f"Another server runs on {path}. A SQLite database takes one; use PostgreSQL for several."
+            ) from None
+        yield

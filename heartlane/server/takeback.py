@@ -1,0 +1,106 @@
+"""The server's own hand: takes expired leases back, ripens lanes that were held back, and says that a server runs.
+
+Every server on a database does this by itself and at its own moments. That is safe: the rules decide again under the
+row's lock, so a run that was renewed, released or taken back meanwhile is left alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from datetime import datetime
+from typing import Final
+
+import structlog
+
+from heartlane.lanes.commands import Ripen, TakeBack
+from heartlane.lanes.rules import Decision
+from heartlane.server.metrics import Metrics
+from heartlane.store.control import EXPIRED_AT_ONCE, due_again, due_for_take_back, next_due, sign_of_life
+from heartlane.store.errors import StoreError
+from heartlane.store.partitions import ensure_partitions
+from heartlane.store.store import Store
+
+log = structlog.get_logger(__name__)
+
+PARTITION_CHECK_SECONDS: Final = 3600.0
+RETRY_SECONDS: Final = 1.0
+
+
+class TakeBackLoop:
+    """Runs rounds until it is closed.
+
+    interval_seconds    longest time between two rounds; a lane that is held back shortens it to its moment
+    """
+
+    def __init__(self, store: Store, metrics: Metrics, interval_seconds: float) -> None:
+        self._store = store
+        self._metrics = metrics
+        self._interval = interval_seconds
+        # A SQLite file has one server at a time: when this one starts, none was running.
+        self._first = store.dialect == "sqlite"
+        self._partitions_checked = float("-inf")
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Go on in a task of its own."""
+        self._task = asyncio.get_running_loop().create_task(self._run())
+
+    async def close(self) -> None:
+        """Stop after the round under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    async def _run(self) -> None:
+        while True:
+            try:
+                wait = await self.round()
+            except StoreError as error:
+                log.warning("take_back_waits", error=str(error))
+                wait = RETRY_SECONDS
+            except Exception:
+                log.exception("take_back_failed")
+                wait = RETRY_SECONDS
+            await asyncio.sleep(wait)
+
+    async def round(self) -> float:
+        """One round; how many seconds until the next one is due. Raises StoreError."""
+        if time.monotonic() - self._partitions_checked > PARTITION_CHECK_SECONDS:
+            await ensure_partitions(self._store, await self._store.now())
+            self._partitions_checked = time.monotonic()
+        resumed_at = await sign_of_life(self._store, first=self._first)
+        self._first = False
+        now = await self._store.now()
+        more = await self._take_back(now, resumed_at)
+        due = await next_due(self._store)
+        if due is not None and due <= now:
+            for run_id in await due_again(self._store, now):
+                await self._store.ledger.submit(run_id, Ripen(), urgent=True)
+            more = True
+        if more:
+            return 0.0
+        # Servers that started together drift apart, so that they don't look at the same rows at the same moment.
+        wait = self._interval * random.uniform(0.8, 1.0)  # noqa: S311 - jitter, not a secret
+        return wait if due is None else min(wait, max(0.0, (due - now).total_seconds()))
+
+    async def _take_back(self, now: datetime, resumed_at: datetime | None) -> bool:
+        run_ids = await due_for_take_back(self._store, now)
+        command = TakeBack(resumed_at)
+        outcomes = await asyncio.gather(
+            *(self._store.ledger.submit(run_id, command, urgent=True) for run_id in run_ids)
+        )
+        for outcome in outcomes:
+            if outcome.run is not None and isinstance(outcome.decision, Decision) and outcome.decision.events:
+                self._metrics.taken_back()
+                payload = outcome.decision.events[0].payload
+                log.warning(
+                    "lease_expired",
+                    run_id=outcome.run.id,
+                    worker_id=payload["worker_id"],
+                    attempt=payload["attempt"],
+                    last_heard=payload["last_heard"],
+                    state=outcome.run.state,
+                )
+        return len(run_ids) == EXPIRED_AT_ONCE

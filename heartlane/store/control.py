@@ -1,0 +1,66 @@
+"""What the servers on one database know of each other: when any of them was last alive, and since when one is again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from sqlalchemy import select, update
+
+from heartlane.lanes.run import CLAIMABLE_STATES
+from heartlane.store.schema import control, runs
+from heartlane.store.store import Store
+
+GAP_SECONDS: Final = 3.0
+"""No sign of life for this long means that no server ran (or none could reach the database)."""
+
+EXPIRED_AT_ONCE: Final = 500
+"""Runs looked at in one round of the take-back; the next round follows at once while there are more."""
+
+
+async def sign_of_life(store: Store, *, first: bool) -> datetime | None:
+    """Note that a server runs now; the moment since which one does, if there was a time without any before it.
+
+    first   whether this process has just opened a database that no other server can have open (SQLite)
+    """
+    async with store.writing() as tx:
+        row = (await tx.conn.execute(select(control.c.alive_at, control.c.resumed_at).with_for_update())).one()
+        alive_at, resumed_at = row
+        gap = alive_at is None or tx.now - alive_at > timedelta(seconds=GAP_SECONDS)
+        if gap or first:
+            resumed_at = tx.now
+        await tx.conn.execute(update(control).values(alive_at=tx.now, resumed_at=resumed_at))
+    moment: datetime | None = resumed_at
+    return moment
+
+
+async def due_for_take_back(store: Store, now: datetime) -> list[str]:
+    """Ids of runs whose deadline, as last looked at, has passed: the rules decide what that means."""
+    async with store.reading() as conn:
+        query = select(runs.c.id).where(runs.c.take_back_at <= now).order_by(runs.c.take_back_at).limit(EXPIRED_AT_ONCE)
+        return list((await conn.execute(query)).scalars())
+
+
+async def due_again(store: Store, now: datetime) -> list[str]:
+    """Ids of lanes that were held back until a time that has passed."""
+    async with store.reading() as conn:
+        query = (
+            select(runs.c.id)
+            .where(runs.c.not_before <= now, runs.c.state.in_(sorted(CLAIMABLE_STATES)))
+            .order_by(runs.c.not_before)
+            .limit(EXPIRED_AT_ONCE)
+        )
+        return list((await conn.execute(query)).scalars())
+
+
+async def next_due(store: Store) -> datetime | None:
+    """When the next lane that is held back becomes claimable; None when none is held back."""
+    async with store.reading() as conn:
+        query = (
+            select(runs.c.not_before)
+            .where(runs.c.not_before.is_not(None), runs.c.state.in_(sorted(CLAIMABLE_STATES)))
+            .order_by(runs.c.not_before)
+            .limit(1)
+        )
+        moment: datetime | None = (await conn.execute(query)).scalar_one_or_none()
+    return moment

@@ -1,0 +1,186 @@
+"""Reads of runs, their events and their workers. Lists go by keyset and never load a prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any, Final, NamedTuple
+
+import jiter
+from sqlalchemy import BigInteger, ColumnElement, Select, and_, false, func, literal, not_, select, type_coerce
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from heartlane.lanes.run import EVENT_TYPE_BITS, HELD_STATES, Run
+from heartlane.store.schema import events, run_prompts, runs, to_micros
+
+CHUNKS_AT_ONCE: Final = 32
+"""Rows of the log read at a time: each holds up to a hundred events."""
+
+STALLABLE_STATES: Final = ("claimed", "running", "shipping")
+
+
+class RunFilter(NamedTuple):
+    """Which runs to list. None (or an empty tuple) doesn't narrow.
+
+    stalled     True for stalled runs alone, False for all others
+    """
+
+    account_id: str
+    project_id: str | None = None
+    plan_id: str | None = None
+    states: Sequence[str] = ()
+    role: str | None = None
+    worker_id: str | None = None
+    stalled: bool | None = None
+
+
+class LoggedEvent(NamedTuple):
+    """One event of a run's log. `at` is the worker's own time as it was sent, None where it sent none."""
+
+    seq: int
+    type: str
+    payload: dict[str, Any]
+    at: str | None
+    recorded_at: datetime
+    worker_id: str | None
+    attempt: int
+
+
+class Worker(NamedTuple):
+    """A worker that holds lanes: which, since when, and when it was last heard."""
+
+    worker_id: str
+    runs: Sequence[Run]
+    since: datetime | None
+    last_heard: datetime | None
+
+
+async def list_runs(
+    conn: AsyncConnection, wanted: RunFilter, *, after: int | None, limit: int, now: datetime, newest_first: bool = True
+) -> list[Run]:
+    """Up to `limit` runs, newest first (or oldest first), beyond the run number `after` of the page before."""
+    query = _narrowed(select(runs), wanted, now, conn.dialect.name)
+    if after is not None:
+        query = query.where(runs.c.number < after if newest_first else runs.c.number > after)
+    query = query.order_by(runs.c.number.desc() if newest_first else runs.c.number).limit(limit)
+    return [Run._make(row) for row in await conn.execute(query)]
+
+
+def _narrowed(query: Select[Any], wanted: RunFilter, now: datetime, dialect: str) -> Select[Any]:
+    query = query.where(runs.c.billing_account_id == wanted.account_id)
+    if wanted.project_id is not None:
+        query = query.where(runs.c.project_id == wanted.project_id)
+    if wanted.plan_id is not None:
+        query = query.where(runs.c.plan_id == wanted.plan_id)
+    if wanted.states:
+        query = query.where(runs.c.state.in_(wanted.states))
+    if wanted.role is not None:
+        query = query.where(runs.c.role == wanted.role)
+    if wanted.worker_id is not None:
+        query = query.where(runs.c.worker_id == wanted.worker_id)
+    if wanted.stalled is not None:
+        quiet = and_(runs.c.progress_at.is_not(None), _stalled_since(dialect, now))
+        stalled = and_(runs.c.state.in_(STALLABLE_STATES), runs.c.waiting_for.is_(None), func.coalesce(quiet, false()))
+        query = query.where(stalled if wanted.stalled else not_(stalled))
+    return query
+
+
+def _stalled_since(dialect: str, now: datetime) -> ColumnElement[bool]:
+    """`progress_at` older than the run's own `stalled_after_seconds`, in either engine's arithmetic."""
+    if dialect == "sqlite":
+        return type_coerce(runs.c.progress_at, BigInteger) + runs.c.stalled_after_seconds * 1_000_000 < to_micros(now)
+    quiet = func.make_interval(0, 0, 0, 0, 0, 0, runs.c.stalled_after_seconds)
+    return runs.c.progress_at + quiet < literal(now, runs.c.progress_at.type)
+
+
+async def read_run(conn: AsyncConnection, run_id: str, account_id: str, project_id: str | None) -> Run | None:
+    """The run, or None where there is none that this account (and project) may see."""
+    query = select(runs).where(runs.c.id == run_id, runs.c.billing_account_id == account_id)
+    if project_id is not None:
+        query = query.where(runs.c.project_id == project_id)
+    row = (await conn.execute(query)).one_or_none()
+    return None if row is None else Run._make(row)
+
+
+async def read_prompt(conn: AsyncConnection, run_id: str) -> str | None:
+    """The lane's prompt, if it has one."""
+    prompt: str | None = (
+        await conn.execute(select(run_prompts.c.prompt).where(run_prompts.c.run_id == run_id))
+    ).scalar_one_or_none()
+    return prompt
+
+
+async def read_events(
+    conn: AsyncConnection, run: Run, *, after: int, types: Sequence[str], limit: int
+) -> tuple[list[LoggedEvent], int]:
+    """Up to `limit` events of the run with a `seq` above `after`, of the given types (none given: all).
+
+    Also answers the `seq` up to which the log has been looked through, from where the next page goes on. A run's
+    events become visible in the order of their `seq`, without gaps: its row is locked while they are written.
+    """
+    mask = 0
+    for kind in types:
+        mask |= EVENT_TYPE_BITS[kind]
+    found: list[LoggedEvent] = []
+    while len(found) < limit:
+        chunks = await _chunks(conn, run, after, mask)
+        for row in chunks:
+            for event in _expand(row):
+                if event.seq > after and (not types or event.type in types):
+                    found.append(event)
+                    if len(found) == limit:
+                        return found, event.seq
+            after = max(after, row.last_seq)
+        if len(chunks) < CHUNKS_AT_ONCE:
+            return found, max(after, run.event_count)
+    return found, after
+
+
+async def _chunks(conn: AsyncConnection, run: Run, after: int, mask: int) -> Sequence[Any]:
+    query = select(events).where(events.c.run_number == run.number, events.c.last_seq > after)
+    # The log can't be older than its run: lets PostgreSQL leave out the partitions of earlier weeks.
+    query = query.where(events.c.recorded_at >= run.created_at)
+    if mask:
+        query = query.where(events.c.types.op("&")(mask) != 0)
+    return (await conn.execute(query.order_by(events.c.last_seq).limit(CHUNKS_AT_ONCE))).all()
+
+
+def _expand(row: Any) -> list[LoggedEvent]:
+    stored = jiter.from_json(row.body.encode())  # unlike orjson, it keeps every digit of a long integer
+    first = row.last_seq - len(stored) + 1
+    return [
+        LoggedEvent(
+            first + place, item["type"], item["payload"], item.get("at"), row.recorded_at, row.worker_id, row.attempt
+        )
+        for place, item in enumerate(stored)
+    ]
+
+
+async def list_workers(
+    conn: AsyncConnection, account_id: str, project_id: str | None, *, after: str | None, limit: int
+) -> list[Worker]:
+    """Workers that hold lanes, by name, up to `limit` beyond the name `after`."""
+    held = [
+        runs.c.billing_account_id == account_id,
+        runs.c.worker_id.is_not(None),
+        runs.c.state.in_(sorted(HELD_STATES)),
+    ]
+    if project_id is not None:
+        held.append(runs.c.project_id == project_id)
+    names = select(runs.c.worker_id).where(*held).distinct().order_by(runs.c.worker_id).limit(limit)
+    if after is not None:
+        names = names.where(runs.c.worker_id > after)
+    query = select(runs).where(*held, runs.c.worker_id.in_(names)).order_by(runs.c.worker_id, runs.c.number)
+    found: dict[str, list[Run]] = {}
+    for row in await conn.execute(query):
+        run = Run._make(row)
+        found.setdefault(run.worker_id or "", []).append(run)
+    return [
+        Worker(
+            name,
+            held_runs,
+            min((run.claimed_at for run in held_runs if run.claimed_at is not None), default=None),
+            max((run.last_heartbeat for run in held_runs if run.last_heartbeat is not None), default=None),
+        )
+        for name, held_runs in found.items()
+    ]
