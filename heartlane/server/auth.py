@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import math
 import os
 import time
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +24,7 @@ from typing import Any, Final, NamedTuple
 import structlog
 
 from heartlane.server.errors import ApiError
-from heartlane.server.limits import WindowStorage
+from heartlane.server.limits import LimitState, WindowStorage
 from heartlane.store import tokens
 from heartlane.store.errors import StoreError, StoreUnavailable
 from heartlane.store.store import Store
@@ -185,11 +186,12 @@ class Authenticator:
 
     def _refuse_braked(self, client_ip: str) -> None:
         if self._bad_tokens.get(client_ip) >= self._bad_tokens_max:
-            wait = max(1.0, self._bad_tokens.get_expiry(client_ip) - self._monotonic())
+            wait = max(1, math.ceil(self._bad_tokens.get_expiry(client_ip) - self._monotonic()))
             raise ApiError(
                 "RATE_LIMITED",
-                f"Too many bad tokens came from this address; try again in {wait:.0f} s.",
+                f"Too many bad tokens came from this address; go on in {wait} s, with a good one.",
                 retry_after=wait,
+                headers=LimitState(self._bad_tokens_max, 0, wait, allowed=False).headers(),
             )
 
     def _bad_token(self, client_ip: str) -> ApiError:

@@ -80,7 +80,7 @@ def _figure(name: str, figure: str) -> RateLimitItem:
         item = parse(figure)
     except ValueError:
         raise ValueError(f"has no figure for {name!r}: write {name}=600/minute, or {name}=off") from None
-    if not 1 <= item.amount <= AMOUNT_MAX or item.multiples < 1:
+    if not 1 <= item.amount <= AMOUNT_MAX:
         raise ValueError(f"needs between 1 and {AMOUNT_MAX} requests for {name!r}")
     return item
 
@@ -206,7 +206,7 @@ class RateLimiter:
             return UNLIMITED
         limit, seconds, start = figures
         count, left = self._storage.hit(start + ip, seconds)
-        return LimitState(limit, max(0, limit - int(count)), max(1, math.ceil(left)), count <= limit)
+        return LimitState(limit, max(0, limit - int(count)), min(seconds, max(1, math.ceil(left))), count <= limit)
 
 
 # --- who the client is --------------------------------------------------------------------------------------------

@@ -199,13 +199,17 @@ def _hide_keys(logger: Any, method: str, event: EventDict) -> EventDict:
 
 def _hide(value: Any) -> Any:
     if isinstance(value, Mapping):
-        return {
-            key: MASK if isinstance(key, str) and key.lower() in HIDDEN_KEYS and item else _hide(item)
-            for key, item in value.items()
-        }
+        return {key: MASK if _is_hidden(key) and item else _hide(item) for key, item in value.items()}
     if type(value) in (list, tuple):
+        if len(value) == 2 and _is_hidden(value[0]):  # a header as ASGI has them
+            return [value[0], MASK]
         return [_hide(item) for item in value]
     return value
+
+
+def _is_hidden(key: Any) -> bool:
+    name = key.decode("latin-1") if isinstance(key, bytes) else key
+    return isinstance(name, str) and name.lower() in HIDDEN_KEYS
 
 
 def _escape_controls(logger: Any, method: str, event: EventDict) -> EventDict:

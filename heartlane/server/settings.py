@@ -52,7 +52,10 @@ class DatabaseUrl:
             if "\0" in rest or "?" in rest:
                 raise ValueError("must not hold a ? or a NUL character")
             self.dialect = "sqlite"
-            self.path = Path(rest[1:]).expanduser().absolute()
+            try:
+                self.path = Path(rest[1:]).expanduser().absolute()
+            except RuntimeError:
+                raise ValueError("names the home folder of nobody") from None
             self._url = f"sqlite:///{self.path}"
         elif separator and scheme in ("postgresql", "postgres"):
             self.dialect = "postgresql"
