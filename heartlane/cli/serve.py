@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from heartlane.cli.errors import UNUSABLE, CommandError
 from heartlane.server.settings import PREFIX, Settings, load_settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -48,9 +49,12 @@ def serve(**flags: Any) -> None:
     """Start the server. SIGTERM or Ctrl-C ends it once it has answered what it accepted."""
     settings = load_settings(flags)
     settings.database.prepare_folder()
-    from heartlane.server.serve import run
+    from heartlane.server.serve import CannotStart, run
 
-    run(settings)
+    try:
+        run(settings)
+    except CannotStart as error:
+        raise CommandError(str(error), UNUSABLE) from error
 
 
 serve.__signature__ = _flags()  # type: ignore[attr-defined]
