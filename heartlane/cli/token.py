@@ -50,10 +50,13 @@ def parse_lifetime(text: str | None) -> timedelta | None:
     """
     if text is None or text.strip().lower() == "never":
         return None
-    match = re.fullmatch(r"(\d{1,9})([smhdw])", text.strip().lower())
+    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text.strip().lower())
     if match is None:
         raise CommandError(f"--expires must be a number and one of s, m, h, d, w, such as 90d; not {text!r}")
-    return timedelta(**{UNITS[match[2]]: int(match[1])})
+    try:
+        return timedelta(**{UNITS[match[2]]: int(match[1])})
+    except OverflowError:
+        raise CommandError(f"--expires must be at most a hundred years, not {text!r}") from None
 
 
 @app.command()
