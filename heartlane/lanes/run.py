@@ -183,8 +183,11 @@ def is_stalled(run: Run, now: datetime) -> bool:
     return (now - run.progress_at).total_seconds() > run.stalled_after_seconds
 
 
-def needs_attention(run: Run, now: datetime) -> str | None:
-    """Why a person should look at this run now, or None. Derived from the row and the time, so progress clears it."""
+def needs_attention(run: Run, now: datetime, *, stalled: bool) -> str | None:
+    """Why a person should look at this run now, or None. Derived from the row and the time, so progress clears it.
+
+    stalled     what `is_stalled` says of the same run and time
+    """
     state = run.state
     if state == "failed":
         return "budget" if run.over_budget else "failed"
@@ -196,7 +199,7 @@ def needs_attention(run: Run, now: datetime) -> str | None:
         return "budget"
     if state == "paused":
         return "paused"
-    if is_stalled(run, now):
+    if stalled:
         return "stalled"
     # A sidecar renews at a third of the lease: with less than a third left, two renewals have gone missing.
     if run.lease_expires_at is not None and (run.lease_expires_at - now).total_seconds() * 3 < run.lease_seconds:

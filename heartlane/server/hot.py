@@ -107,7 +107,7 @@ class HotRoute:
         for name, value in scope["headers"]:
             if name == b"authorization":
                 authorization = value
-            elif name == b"content-type":
+            elif name == b"content-type" and value != JSON_TYPE[1]:
                 _check_content_type(value)
             elif name == b"content-encoding":
                 _check_content_encoding(value)

@@ -91,7 +91,7 @@ class ReportBody(RequestBody):
     """Latest phase, shown on the board."""
     log_line: Opt[LogLine] = None
     """Latest log line, shown on the board."""
-    events: Annotated[list[EventBody], Field(max_length=bounds.EVENTS_PER_REPORT_MAX)] = []
+    events: Annotated[list[EventBody], Field(max_length=bounds.EVENTS_PER_REPORT_MAX)] = Field(default_factory=list)
     """Appended in order."""
     attempt: Opt[Counter] = None
     """Fencing: the attempt number that the claim returned."""

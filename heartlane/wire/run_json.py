@@ -18,6 +18,7 @@ def run_body(run: Run, now: datetime) -> dict[str, Any]:
 
     now     the database's time, by which `stalled` and `needs_attention` are derived
     """
+    stalled = is_stalled(run, now)
     return {
         "id": run.id,
         "plan_id": run.plan_id,
@@ -45,8 +46,8 @@ def run_body(run: Run, now: datetime) -> dict[str, Any]:
         "max_failures": run.max_failures,
         "not_before": run.not_before,
         "blocked_by": orjson.Fragment(run.blocked_by_json),
-        "needs_attention": needs_attention(run, now),
-        "stalled": is_stalled(run, now),
+        "needs_attention": needs_attention(run, now, stalled=stalled),
+        "stalled": stalled,
         "event_count": run.event_count,
         "labels": orjson.Fragment(run.labels_json),
         "priority": run.priority,
