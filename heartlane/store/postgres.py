@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
-from urllib.parse import unquote, urlsplit
 
 import asyncpg
 from sqlalchemy import Table
@@ -144,10 +143,8 @@ _STATEMENTS: Final = {
 
 async def connect(url: str) -> asyncpg.Connection[Any]:
     """A connection as the ledger uses it: ids as text, UTC, and a limit on how long a statement may take."""
-    parts = urlsplit(url)
     connection: asyncpg.Connection[Any] = await asyncpg.connect(
         url,
-        user=unquote(parts.username) if parts.username else None,
         timeout=CONNECT_SECONDS,
         command_timeout=STATEMENT_SECONDS + 2,
         server_settings={
@@ -257,8 +254,7 @@ class PostgresEngine:
         """A connection with a transaction open, committed on a clean exit; on any error the transaction is undone."""
         connection: asyncpg.Connection[Any] | None = None
         try:
-            connection = self._idle.pop() if self._idle else await connect(self._url)
-            await connection.execute("BEGIN")
+            connection = await self._begin()
             try:
                 yield connection
                 await connection.execute("COMMIT")
@@ -283,6 +279,21 @@ class PostgresEngine:
                 self._idle.append(connection)
             raise
         self._idle.append(connection)
+
+    async def _begin(self) -> asyncpg.Connection[Any]:
+        """A connection with a transaction open. An idle one that turns out dead (a restart) is replaced: nothing was
+        asked of it yet, so there is nothing to lose."""
+        while self._idle:
+            connection = self._idle.pop()
+            try:
+                await connection.execute("BEGIN")
+            except UNAVAILABLE:
+                connection.terminate()
+            else:
+                return connection
+        connection = await connect(self._url)
+        await connection.execute("BEGIN")
+        return connection
 
     async def close(self) -> None:
         """Close the idle connections."""
