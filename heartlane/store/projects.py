@@ -113,12 +113,10 @@ async def read_milestone(conn: AsyncConnection, milestone_id: str, reach: Reach)
     return None if row is None else Milestone._make(row)
 
 
-async def patch_milestone(
-    tx: WriteTransaction, milestone_id: str, reach: Reach, values: Mapping[str, Any]
-) -> Milestone | None:
-    """Change the given columns. None where there is no such milestone within reach."""
-    milestone = await read_milestone(tx.conn, milestone_id, reach)
-    if milestone is None or not values:
+async def patch_milestone(tx: WriteTransaction, milestone: Milestone, values: Mapping[str, Any]) -> Milestone:
+    """Change the given columns of a milestone that the caller has looked up in this transaction."""
+    if not values:
         return milestone
-    await tx.conn.execute(update(milestones).where(milestones.c.id == milestone_id).values(updated_at=tx.now, **values))
-    return await read_milestone(tx.conn, milestone_id, reach)
+    changes = {**values, "updated_at": tx.now}
+    await tx.conn.execute(update(milestones).where(milestones.c.id == milestone.id).values(changes))
+    return milestone._replace(**changes)

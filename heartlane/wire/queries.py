@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from heartlane.lanes import bounds
-from heartlane.wire.fields import Id, Opt, WorkerId
+from heartlane.wire.fields import Id, Matching, Opt, WorkerId
 from heartlane.wire.requests import RoleName, StageName, StatusName
 
 CURSOR_MAX: Final = 1_200
@@ -62,7 +62,13 @@ class TrueOrFalse:
 Limit = Annotated[int, Field(ge=1, le=bounds.PAGE_SIZE_MAX), Digits()]
 Seq = Annotated[int, Field(ge=0, le=bounds.COUNTER_MAX), Digits()]
 Flag = Annotated[bool, Field(strict=False), TrueOrFalse()]
-Cursor = Annotated[str, Field(min_length=1, max_length=CURSOR_MAX)]
+Cursor = Annotated[
+    str,
+    Field(min_length=1, max_length=CURSOR_MAX),
+    Matching(
+        r"^[A-Za-z0-9_-]+$", "must be the next_cursor of this list's page before", {"pattern": "^[A-Za-z0-9_-]+$"}
+    ),
+]
 
 
 class PageQuery(BaseModel):

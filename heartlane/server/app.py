@@ -1,0 +1,223 @@
+"""The FastAPI application: every route but the hot ones, and one shape for every error.
+
+Around FastAPI stands `Front`, which does for these routes what the hot routes do for themselves: lets in, counts rate
+limits, and makes sure that whatever happens is answered in the contract's shape.
+"""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from typing import Final
+
+import orjson
+import structlog
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from heartlane import __version__
+from heartlane.server import docs_page, openapi
+from heartlane.server.context import Context
+from heartlane.server.errors import ApiError, Headers, Issue, invalid_request, issues_of, render
+from heartlane.server.limits import client_ip
+from heartlane.server.logs import AccessLog, App
+from heartlane.server.routes import health, milestones, plans, projects, runs, tickets, workers
+from heartlane.store.errors import StoreError
+from heartlane.store.pages import BadCursor
+
+LIMITED: Final = re.compile(r"/api/agents/(plan$|plans/[^/]+/(?:approve|reject)$)")
+NO_STORE: Final = (b"cache-control", b"no-store")
+ROUTERS: Final = tuple(
+    module.router for module in (runs, plans, workers, projects, milestones, tickets, health, docs_page)
+)
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(context: Context) -> App:
+    """The application behind the hot routes: FastAPI, with what stands around it."""
+    app = make_fastapi(context)
+    trusted = context.settings.trusted_proxies
+    return AccessLog(Front(context, app, Methods()), lambda scope: client_ip(scope, trusted))
+
+
+def make_fastapi(context: Context | None = None) -> FastAPI:
+    """FastAPI with every route. Without a context it can't answer requests, but describes itself."""
+    app = FastAPI(
+        title="Heartlane",
+        version=__version__,
+        openapi_url=None,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        separate_input_output_schemas=False,
+    )
+    app.state.context = context
+    for router in ROUTERS:
+        app.include_router(router)
+    methods = Methods()
+
+    @cache
+    def openapi_json() -> docs_page.Asset:
+        return docs_page.make_asset(orjson.dumps(openapi.build_document(api_routes())), "json")
+
+    app.state.openapi_json = openapi_json
+
+    async def on_http(request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        if status == 405:
+            return answer(methods.refusal(request.scope["path"]))
+        return answer(
+            ApiError("NOT_FOUND", "There is nothing at this path.") if status == 404 else ApiError("INVALID_REQUEST")
+        )
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        return answer(as_api_error(error, request.scope))
+
+    app.add_exception_handler(HTTPException, on_http)
+    for kind in (ApiError, StoreError, BadCursor, RequestValidationError, ClientDisconnect, Exception):
+        app.add_exception_handler(kind, on_error)
+    return app
+
+
+def api_routes() -> list[APIRoute]:
+    """Every route that FastAPI serves."""
+    return [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
+
+
+def as_api_error(error: Exception, scope: Scope) -> ApiError:
+    """The answer to whatever went wrong. Storage trouble is a 503; what nobody foresaw is logged and becomes a 500."""
+    match error:
+        case ApiError():
+            return error
+        case RequestValidationError():
+            return invalid_request(issues_of(error.errors(), skip=1))
+        case BadCursor():
+            return invalid_request([Issue("cursor", "must be the next_cursor of this list's page before")])
+        case ClientDisconnect():
+            return ApiError("INVALID_REQUEST", "The request was cut off.")
+        case StoreError():
+            log.warning("unavailable", path=scope["path"], error=str(error))
+            return ApiError("UNAVAILABLE", f"{error} Nothing was changed; try again.", retry_after=error.retry_after)
+    log.error("request_failed", path=scope["path"], exc_info=error)
+    return ApiError("INTERNAL_ERROR")
+
+
+def answer(error: ApiError) -> Response:
+    """An error as an answer."""
+    rendered = render(error)
+    response = Response(rendered.body, rendered.status)
+    response.raw_headers = rendered.headers
+    return response
+
+
+class Methods:
+    """Which methods each path knows, hot routes included."""
+
+    def __init__(self) -> None:
+        self._exact: dict[str, set[str]] = {}
+        self._patterns: list[tuple[re.Pattern[str], set[str]]] = []
+        routes = [(route.path, route.methods or set()) for route in api_routes()]
+        for path, methods in [*routes, *((path, {"POST"}) for path in openapi.HOT_PATHS)]:
+            known = set(methods) | ({"HEAD"} if "GET" in methods else set())
+            if "{" in path:
+                pattern = re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path))
+                self._patterns.append((pattern, known))
+            else:
+                self._exact.setdefault(path, set()).update(known)
+
+    def of(self, path: str) -> list[str]:
+        """The methods of a path, sorted; none for a path that isn't there."""
+        known = self._exact.get(path)
+        if known is None:
+            known = {name for pattern, methods in self._patterns if pattern.fullmatch(path) for name in methods}
+        return sorted(known | {"OPTIONS"}) if known else []
+
+    def refusal(self, path: str) -> ApiError:
+        """The 405 of a path, with its `Allow` header."""
+        allow = ", ".join(self.of(path))
+        return ApiError(
+            "METHOD_NOT_ALLOWED",
+            f"This path knows {allow}.",
+            headers=[(b"allow", allow.encode("ascii"))],
+        )
+
+
+class Front:
+    """ASGI middleware that lets requests in, counts rate limits, and answers HEAD and OPTIONS."""
+
+    def __init__(self, context: Context, app: ASGIApp, methods: Methods) -> None:
+        self._context = context
+        self._app = app
+        self._methods = methods
+        self._trusted = context.settings.trusted_proxies
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        extra: Headers = []
+        started = False
+
+        async def send_with(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                message["headers"] = [*message.get("headers", ()), *extra]
+            elif head:
+                message = {**message, "body": b""}
+            await send(message)
+
+        head = scope["method"] == "HEAD"
+        gate = self._context.gate
+        gate.enter()
+        try:
+            refused = self._let_in(scope, extra)
+            if refused is None and scope["method"] == "OPTIONS":
+                refused = self._options(scope["path"])
+            if refused is not None:
+                await refused(scope, receive, send_with)
+                return
+            await self._app({**scope, "method": "GET"} if head else scope, receive, send_with)
+        except Exception as error:  # noqa: BLE001 - every way out is an answer in the contract's shape
+            # Starlette raises again what it has answered with our 500 (and logged) already.
+            if not started:
+                await answer(as_api_error(error, scope))(scope, receive, send_with)
+        finally:
+            gate.leave()
+
+    def _let_in(self, scope: Scope, extra: Headers) -> Response | None:
+        """Count the request; the answer of one that may not enter, else None. Adds to the answer's headers."""
+        path: str = scope["path"]
+        if not path.startswith("/api/"):
+            return None
+        extra.append(NO_STORE)
+        limited = self._context.limiter.check(_limit_of(scope["method"], path), client_ip(scope, self._trusted))
+        if not limited.allowed:
+            return answer(limited.error())
+        extra.extend(limited.headers())
+        if not self._context.gate.is_open:
+            return answer(ApiError("UNAVAILABLE", "The server is shutting down; try again in a moment."))
+        # FastAPI would take the word "claim" for a run's id.
+        if path in openapi.HOT_PATHS and scope["method"] != "OPTIONS":
+            return answer(self._methods.refusal(path))
+        return None
+
+    def _options(self, path: str) -> Response:
+        allow = self._methods.of(path)
+        if not allow:
+            return answer(ApiError("NOT_FOUND", "There is nothing at this path."))
+        return Response(status_code=204, headers={"allow": ", ".join(allow)})
+
+
+def _limit_of(method: str, path: str) -> str:
+    """The name of the rate limit of a route (`heartlane.server.limits.ROUTES`)."""
+    found = LIMITED.match(path) if method == "POST" else None
+    if found is None:
+        return "default"
+    return "plan" if found[1] == "plan" else found[1].rpartition("/")[2]

@@ -1,0 +1,157 @@
+"""What the routes ask FastAPI for: who calls, the checked body, and what the server consists of.
+
+Bodies don't go through FastAPI's own reading, which would take "5" for 5: they are read by the one parser that the hot
+routes use, then validated by strict models. `BodyReader` carries its model, from where the OpenAPI document takes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
+
+from fastapi import Depends, Path, Request
+from pydantic import BaseModel, ValidationError
+from starlette.responses import Response
+
+from heartlane.server.auth import Principal, require
+from heartlane.server.bodies import dump
+from heartlane.server.context import Context
+from heartlane.server.errors import ApiError, Issue, invalid_request, issues_of
+from heartlane.server.limits import client_ip
+from heartlane.server.telemetry import UUID
+from heartlane.store.pages import Reach
+from heartlane.store.tokens import Scope
+from heartlane.wire.fields import Id
+from heartlane.wire.parse import BadJson, parse_json
+
+JSON_TYPE: Final = "application/json"
+
+
+class Json(Response):
+    """An answer as JSON, dates and ready-made fragments included."""
+
+    media_type = JSON_TYPE
+
+    def render(self, content: Any) -> bytes:
+        return dump(content)
+
+
+def get_context(request: Request) -> Context:
+    """The server that this request came to."""
+    context: Context = request.app.state.context
+    return context
+
+
+Server = Annotated[Context, Depends(get_context)]
+
+
+class Caller:
+    """Authenticates the request, and refuses a token whose scope doesn't cover `scope`."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+
+    async def __call__(self, request: Request) -> Principal:
+        context = get_context(request)
+        headers = request.scope["headers"]
+        header = next((value for name, value in headers if name == b"authorization"), None)
+        address = client_ip(request.scope, context.settings.trusted_proxies)
+        principal = await context.auth.authenticate(header, address)
+        require(principal, self.scope)
+        return principal
+
+
+Viewer = Annotated[Principal, Depends(Caller("viewer"))]
+Worker = Annotated[Principal, Depends(Caller("worker"))]
+Operator = Annotated[Principal, Depends(Caller("operator"))]
+Admin = Annotated[Principal, Depends(Caller("admin"))]
+
+PathId = Annotated[Id, Path(alias="id", description="In any case.")]
+PathTicketId = Annotated[Id, Path(alias="ticketId", description="In any case.")]
+PathMilestoneId = Annotated[Id, Path(alias="milestoneId", description="In any case.")]
+
+
+class BodyReader:
+    """Reads and validates the body; all its problems, and those of the ids in the path, are one answer.
+
+    models      the one model of the body or, with `choose`, those that it may be
+    choose      which of them a parsed body is meant to be
+    optional    whether a request without any body counts as `{}`
+    """
+
+    def __init__(
+        self,
+        *models: type[BaseModel],
+        choose: Callable[[Any], type[BaseModel]] | None = None,
+        optional: bool = False,
+    ) -> None:
+        self.models: Sequence[type[BaseModel]] = models
+        self.choose = choose
+        self.optional = optional
+
+    async def __call__(self, request: Request) -> BaseModel:
+        check_media(request.scope["headers"])
+        raw = await _read(request, get_context(request).settings.max_body_bytes)
+        issues = [
+            Issue(name, "must be a UUID") for name, text in request.path_params.items() if not UUID.fullmatch(text)
+        ]
+        body: BaseModel | None = None
+        try:
+            value = {} if self.optional and not raw else parse_json(raw)
+            model = self.models[0] if self.choose is None else self.choose(value)
+            body = model.model_validate(value)
+        except BadJson as error:
+            issues.append(Issue("body", str(error)))
+        except ValidationError as error:
+            issues.extend(issues_of(error.errors(include_url=False, include_input=False)))
+        if issues or body is None:
+            raise invalid_request(issues)
+        return body
+
+
+def body_of(
+    *models: type[BaseModel], choose: Callable[[Any], type[BaseModel]] | None = None, optional: bool = False
+) -> Any:
+    """A route's dependency on its body."""
+    return Depends(BodyReader(*models, choose=choose, optional=optional))
+
+
+def check_media(headers: Sequence[tuple[bytes, bytes]]) -> None:
+    """Raise the 415 of a body that is declared as anything but plain JSON in UTF-8."""
+    for name, value in headers:
+        if name == b"content-type":
+            kind, _, parameters = value.lower().partition(b";")
+            kind = kind.strip()
+            if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
+                raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body as application/json.")
+            charset = parameters.partition(b"charset=")[2].split(b";")[0].strip(b" \"'")
+            if charset not in (b"", b"utf-8", b"utf8"):
+                raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body in UTF-8.")
+        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
+            raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body uncompressed, without Content-Encoding.")
+
+
+async def _read(request: Request, size_max: int) -> bytes:
+    declared = request.headers.get("content-length", "")
+    parts: list[bytes] = []
+    size = int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 19 else 0
+    if size <= size_max:
+        size = 0
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            if size > size_max:
+                break
+    if size > size_max:
+        raise ApiError("PAYLOAD_TOO_LARGE", f"The body is larger than {size_max} bytes.")
+    return b"".join(parts)
+
+
+def reach_of(principal: Principal) -> Reach:
+    """How far the caller sees."""
+    return Reach(principal.account_id, principal.project_id)
+
+
+def not_found(what: str) -> ApiError:
+    """The 404 of something that isn't there, or that the caller can't see."""
+    return ApiError("NOT_FOUND", f"There is no such {what}.")

@@ -1,0 +1,102 @@
+"""Pages for browsers: the first page, the reader of the OpenAPI document, and what they load.
+
+All of it comes from this server: no asset from another host, no inline script, and a content security policy that
+holds browsers to that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from functools import cache
+from importlib import resources
+from typing import Final, NamedTuple
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from heartlane import __version__
+
+POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
+    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
+SECURITY_HEADERS: Final = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "cross-origin-opener-policy": "same-origin",
+}
+TYPES: Final = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "json": "application/json",
+}
+
+router = APIRouter(tags=["Pages"])
+
+
+class Asset(NamedTuple):
+    """A file as it is served, and the tag of its content."""
+
+    body: bytes
+    media_type: str
+    etag: str
+
+
+def make_asset(body: bytes, suffix: str) -> Asset:
+    """A file of this content; `suffix` is one of TYPES."""
+    return Asset(body, TYPES[suffix], f'"{hashlib.sha256(body).hexdigest()[:32]}"')
+
+
+@cache
+def load(name: str) -> Asset:
+    """A file of the package's `static` folder, its version filled in."""
+    text = resources.files("heartlane.server").joinpath("static", name).read_text("utf-8")
+    return make_asset(text.replace("{{version}}", __version__).encode(), name.rpartition(".")[2])
+
+
+def respond(request: Request, asset: Asset) -> Response:
+    """The asset, or 304 for a browser that has it already."""
+    headers = {**SECURITY_HEADERS, "etag": asset.etag, "cache-control": "no-cache"}
+    known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
+    if asset.etag in known or "*" in known:
+        return Response(status_code=304, headers=headers)
+    return Response(asset.body, media_type=asset.media_type, headers=headers)
+
+
+@router.get("/", summary="First page", response_class=Response, responses={200: {"content": {"text/html": {}}}})
+async def first_page(request: Request) -> Response:
+    """The server's name and version, and where to go from here."""
+    return respond(request, load("index.html"))
+
+
+@router.get("/docs", summary="API reader", response_class=Response, responses={200: {"content": {"text/html": {}}}})
+async def docs(request: Request) -> Response:
+    """A page that shows `/openapi.json` to people."""
+    return respond(request, load("docs.html"))
+
+
+@router.get(
+    "/openapi.json",
+    summary="This document",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}}}},
+)
+async def openapi_json(request: Request) -> Response:
+    """OpenAPI 3.1 of every route."""
+    document: Callable[[], Asset] = request.app.state.openapi_json
+    return respond(request, document())
+
+
+@router.get("/static/style.css", include_in_schema=False)
+async def style(request: Request) -> Response:
+    """The pages' style."""
+    return respond(request, load("style.css"))
+
+
+@router.get("/static/docs.js", include_in_schema=False)
+async def script(request: Request) -> Response:
+    """The reader's script."""
+    return respond(request, load("docs.js"))

@@ -1,0 +1,1 @@
+"""The routes that people use, one module per noun."""

@@ -1,0 +1,126 @@
+"""Runs: read, and steered by an operator. (Reports and claims are the hot routes in front of FastAPI.)"""
+
+# ruff: noqa: FAST003 - the parameters of the path are aliased: PathId is `id`
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+
+from heartlane.lanes.commands import Cancel, Command, Pause, Release, Resume, Retry
+from heartlane.lanes.rules import Refusal
+from heartlane.lanes.run import Run
+from heartlane.server.auth import Principal, require
+from heartlane.server.bodies import event_body
+from heartlane.server.context import Context
+from heartlane.server.depends import Json, Operator, PathId, Server, Viewer, Worker, body_of, not_found
+from heartlane.server.hot import refuse
+from heartlane.server.run_details import with_details
+from heartlane.store.pages import cursor_number, page
+from heartlane.store.runs import RunFilter, list_runs, read_events, read_run
+from heartlane.wire.answers import EventList, RunAnswer, RunChanged, RunList
+from heartlane.wire.queries import EventQuery, RunQuery
+from heartlane.wire.requests import ReleaseBody
+from heartlane.wire.run_json import run_body
+
+router = APIRouter(prefix="/api/agents/runs", tags=["Runs"])
+
+
+@router.get("", response_model=RunList, summary="List runs")
+async def get_runs(principal: Viewer, context: Server, query: Annotated[RunQuery, Query()]) -> Json:
+    """Newest first, without prompts."""
+    if principal.project_id is not None and query.project_id not in (None, principal.project_id):
+        return Json({"runs": [], "next_cursor": None})
+    wanted = RunFilter(
+        principal.account_id,
+        query.project_id or principal.project_id,
+        query.plan_id,
+        tuple(dict.fromkeys(query.state)),
+        query.role,
+        query.worker_id,
+        query.stalled,
+    )
+    after = None if query.cursor is None else cursor_number("runs", query.cursor)
+    now = await context.store.now()
+    async with context.store.reading() as conn:
+        found = await list_runs(conn, wanted, after=after, limit=query.limit + 1, now=now)
+    shown = page(found, query.limit, "runs", lambda run: run.number)
+    return Json({"runs": [run_body(run, now) for run in shown.rows], "next_cursor": shown.next_cursor})
+
+
+@router.get("/{id}", response_model=RunAnswer, summary="Read a run")
+async def get_run(principal: Viewer, context: Server, run_id: PathId) -> Json:
+    """With its prompt and its tickets."""
+    run = await _find(context, principal, run_id)
+    return Json({"run": await with_details(context.store, run, await context.store.now())})
+
+
+@router.get("/{id}/events", response_model=EventList, summary="Read a run's events")
+async def get_events(principal: Viewer, context: Server, run_id: PathId, query: Annotated[EventQuery, Query()]) -> Json:
+    """By `seq`, oldest first. `next_cursor` goes into `after` (or `cursor`); null means that nothing follows yet."""
+    run = await _find(context, principal, run_id)
+    after = max(query.after or 0, query.cursor or 0)
+    async with context.store.reading() as conn:
+        events, seen = await read_events(conn, run, after=after, types=query.type, limit=query.limit)
+    more = seen < run.event_count
+    return Json({"events": [event_body(event) for event in events], "next_cursor": str(seen) if more else None})
+
+
+@router.post("/{id}/release", response_model=RunChanged, summary="Release a lane")
+async def release_run(
+    principal: Worker,
+    context: Server,
+    run_id: PathId,
+    body: Annotated[ReleaseBody, body_of(ReleaseBody, optional=True)],
+) -> Json:
+    """By its holder (`worker_id`), or by an operator without `worker_id`: the lane is claimable again.
+
+    It is so at once, or after `retry_after` seconds. With `failed` it counts as a failure of the lane.
+    """
+    by = None
+    if body.worker_id is None:
+        require(principal, "operator")
+        by = principal.name
+    command = Release(body.worker_id, body.attempt, body.reason, body.retry_after, body.failed, by)
+    return await _command(context, principal, run_id, command)
+
+
+@router.post("/{id}/pause", response_model=RunChanged, summary="Pause a lane")
+async def pause_run(principal: Operator, context: Server, run_id: PathId) -> Json:
+    """The holder keeps its claim, and hears `directive: pause` with its next report. Takes no body."""
+    return await _command(context, principal, run_id, Pause(principal.name))
+
+
+@router.post("/{id}/resume", response_model=RunChanged, summary="Resume a paused lane")
+async def resume_run(principal: Operator, context: Server, run_id: PathId) -> Json:
+    """The holder hears `directive: continue` with its next report. Takes no body."""
+    return await _command(context, principal, run_id, Resume(principal.name))
+
+
+@router.post("/{id}/cancel", response_model=RunChanged, summary="Cancel a run")
+async def cancel_run(principal: Operator, context: Server, run_id: PathId) -> Json:
+    """The run ends `failed`; its holder is told to stop. Takes no body."""
+    return await _command(context, principal, run_id, Cancel(principal.name))
+
+
+@router.post("/{id}/retry", response_model=RunChanged, summary="Retry a failed run")
+async def retry_run(principal: Operator, context: Server, run_id: PathId) -> Json:
+    """A failed run is queued again, with its failures at 0; `attempt` never goes back. Takes no body."""
+    return await _command(context, principal, run_id, Retry(principal.name))
+
+
+async def _find(context: Context, principal: Principal, run_id: str) -> Run:
+    async with context.store.reading() as conn:
+        run = await read_run(conn, run_id, principal.account_id, principal.project_id)
+    if run is None:
+        raise not_found("run")
+    return run
+
+
+async def _command(context: Context, principal: Principal, run_id: str, command: Command) -> Json:
+    outcome = await context.store.ledger.submit(
+        run_id, command, account_id=principal.account_id, project_id=principal.project_id
+    )
+    if outcome.run is None or isinstance(outcome.decision, Refusal):
+        raise refuse(outcome)
+    return Json({"ok": True, "run": run_body(outcome.run, outcome.now)})
