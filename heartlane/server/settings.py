@@ -192,7 +192,10 @@ class Settings(DatabaseSettings):
         8, ge=1, le=500, description="Connections to the database for reads, besides those that write."
     )
     take_back_seconds: float = Field(
-        0.5, ge=0.05, le=1.5, description="Seconds between two looks for leases that have run out."
+        1.0,
+        ge=0.05,
+        le=1.5,
+        description="Longest time in seconds between two looks for leases that have run out.",
     )
     shutdown_seconds: float = Field(
         8.0, gt=0, le=10, description="Seconds that accepted requests get to finish after SIGTERM."

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
@@ -17,13 +17,15 @@ import structlog
 from heartlane.lanes.commands import Ripen, TakeBack
 from heartlane.lanes.rules import Decision
 from heartlane.server.metrics import Metrics
-from heartlane.store.control import EXPIRED_AT_ONCE, due_again, due_for_take_back, next_due, sign_of_life
+from heartlane.store.control import EXPIRED_AT_ONCE, due_again, due_for_take_back, sign_of_life, upcoming
 from heartlane.store.errors import StoreError
 from heartlane.store.partitions import ensure_partitions
 from heartlane.store.store import Store
 
 log = structlog.get_logger(__name__)
 
+SIGN_EVERY: Final = timedelta(seconds=0.9)
+"""How often a server says that it runs; `GAP_SECONDS` without any such sign is a time without servers."""
 PARTITION_CHECK_SECONDS: Final = 3600.0
 RETRY_SECONDS: Final = 1.0
 
@@ -40,6 +42,8 @@ class TakeBackLoop:
         self._interval = interval_seconds
         # A SQLite file has one server at a time: when this one starts, none was running.
         self._first = store.dialect == "sqlite"
+        self._signed_at: datetime | None = None
+        self._resumed_at: datetime | None = None
         self._partitions_checked = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
@@ -70,20 +74,22 @@ class TakeBackLoop:
         if time.monotonic() - self._partitions_checked > PARTITION_CHECK_SECONDS:
             await ensure_partitions(self._store, await self._store.now())
             self._partitions_checked = time.monotonic()
-        resumed_at = await sign_of_life(self._store, first=self._first)
-        self._first = False
-        now = await self._store.now()
-        more = await self._take_back(now, resumed_at)
-        due = await next_due(self._store)
-        if due is not None and due <= now:
+        now, take_back_at, not_before = await upcoming(self._store)
+        # Always before the take-back: it tells whether there was a time without a server just now.
+        if self._signed_at is None or not timedelta() <= now - self._signed_at < SIGN_EVERY:
+            self._resumed_at = await sign_of_life(self._store, first=self._first)
+            self._signed_at = now
+            self._first = False
+        if take_back_at is not None and take_back_at <= now and await self._take_back(now, self._resumed_at):
+            return 0.0
+        if not_before is not None and not_before <= now:
             for run_id in await due_again(self._store, now):
                 await self._store.ledger.submit(run_id, Ripen(), urgent=True)
-            more = True
-        if more:
             return 0.0
         # Servers that started together drift apart, so that they don't look at the same rows at the same moment.
         wait = self._interval * random.uniform(0.8, 1.0)  # noqa: S311 - jitter, not a secret
-        return wait if due is None else min(wait, max(0.0, (due - now).total_seconds()))
+        moments = [moment for moment in (take_back_at, not_before) if moment is not None and moment > now]
+        return min([wait, *((moment - now).total_seconds() for moment in moments)])
 
     async def _take_back(self, now: datetime, resumed_at: datetime | None) -> bool:
         run_ids = await due_for_take_back(self._store, now)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import select, update
 
@@ -53,14 +53,24 @@ async def due_again(store: Store, now: datetime) -> list[str]:
         return list((await conn.execute(query)).scalars())
 
 
-async def next_due(store: Store) -> datetime | None:
-    """When the next lane that is held back becomes claimable; None when none is held back."""
+class Upcoming(NamedTuple):
+    """What the server's own hand has to do next: `now`, when the first lease is to be looked at, and when the first
+    lane that is held back becomes claimable (None: there is none)."""
+
+    now: datetime
+    take_back_at: datetime | None
+    not_before: datetime | None
+
+
+async def upcoming(store: Store) -> Upcoming:
+    """The first moment of each kind, from the heads of two indexes, in one look."""
+    first_lease = select(runs.c.take_back_at).where(runs.c.take_back_at.is_not(None)).order_by(runs.c.take_back_at)
+    first_held_back = (
+        select(runs.c.not_before)
+        .where(runs.c.not_before.is_not(None), runs.c.state.in_(sorted(CLAIMABLE_STATES)))
+        .order_by(runs.c.not_before)
+    )
+    query = select(first_lease.limit(1).scalar_subquery(), first_held_back.limit(1).scalar_subquery())
     async with store.reading() as conn:
-        query = (
-            select(runs.c.not_before)
-            .where(runs.c.not_before.is_not(None), runs.c.state.in_(sorted(CLAIMABLE_STATES)))
-            .order_by(runs.c.not_before)
-            .limit(1)
-        )
-        moment: datetime | None = (await conn.execute(query)).scalar_one_or_none()
-    return moment
+        take_back_at, not_before = (await conn.execute(query)).one()
+        return Upcoming(await store.now_on(conn), take_back_at, not_before)

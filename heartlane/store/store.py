@@ -116,12 +116,13 @@ class Store:
     async def now(self) -> datetime:
         """The database's time. Raises StoreUnavailable."""
         async with self.reading() as conn:
-            return await self._now(conn)
+            if self.dialect == "sqlite":
+                await conn.execute(text("SELECT 1"))  # whoever asks for the time wants to know that the file is there
+            return await self.now_on(conn)
 
-    async def _now(self, conn: AsyncConnection) -> datetime:
+    async def now_on(self, conn: AsyncConnection) -> datetime:
+        """The database's time by way of a connection that is open already. SQLite's clock is this machine's."""
         if self.dialect == "sqlite":
-            # SQLite's clock is this machine's; asking it, too, tells whether the file can be read.
-            await conn.execute(text("SELECT 1"))
             return self.clock.host_time()
         moment: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
         return moment.astimezone(UTC) + self.clock.offset
@@ -149,7 +150,7 @@ class Store:
     async def _transaction(self) -> AsyncIterator[WriteTransaction]:
         with _translated():
             async with self._writer.begin() as conn:
-                tx = WriteTransaction(conn, await self._now(conn))
+                tx = WriteTransaction(conn, await self.now_on(conn))
                 yield tx
                 if tx.openings and self.dialect == "postgresql":
                     payload = encode(self.server_id, Announcement(tx.openings))
