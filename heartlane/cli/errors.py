@@ -53,8 +53,6 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         return str(error), WRONG_INPUT
     if isinstance(error, StoreError):
         return str(error), UNUSABLE
-    if type(error).__name__ == "CannotStart":  # only `serve` raises it, and only there the server is worth its import
-        return str(error), UNUSABLE
     if isinstance(error, DBAPIError):
         return f"the database can't be used: {error.orig}", UNUSABLE
     if isinstance(error, OSError):

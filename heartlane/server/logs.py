@@ -235,6 +235,8 @@ def _redact(logger: Any, method: str, line: Any) -> str:
 
 # --- one line a request -------------------------------------------------------------------------------------------
 
+QUIET_PATHS: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+"""What machines ask every few seconds: logged at `debug`, unless it went wrong."""
 _access = structlog.get_logger("heartlane.access")
 _hot_lines = False
 
@@ -287,4 +289,5 @@ class AccessLog:
         try:
             await self._app(scope, receive, send_with_id)
         finally:
-            _access.info("request", **_line(scope, status, started, self._client(scope)))
+            note = _access.debug if scope["path"] in QUIET_PATHS and 0 < status < 500 else _access.info
+            note("request", **_line(scope, status, started, self._client(scope)))

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import io
+import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import patch
+
+from heartlane.cli.main import run
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -41,6 +50,14 @@ def heartlane(*arguments: str, cwd: Path | None = None, **variables: str) -> End
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
+def here(*arguments: str, **variables: str) -> Ended:
+    """The same within this process, for what is asked again and again."""
+    out, err = io.StringIO(), io.StringIO()
+    with redirect_stdout(out), redirect_stderr(err), patch.dict(os.environ, environment(**variables), clear=True):
+        code = run(list(arguments))
+    return Ended(code, out.getvalue(), err.getvalue())
+
+
 def assert_one_line(ended: Ended, code: int) -> str:
     """The command ended with this code, said one line on stderr and nothing on stdout; the line."""
     assert ended.code == code, ended
@@ -49,3 +66,42 @@ def assert_one_line(ended: Ended, code: int) -> str:
     assert len(lines) == 1, ended.err
     assert lines[0].startswith("heartlane: ")
     return lines[0].removeprefix("heartlane: ")
+
+
+class Served(NamedTuple):
+    """A running server: where it answers, its process, and where its log goes."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+
+@contextmanager
+def served(database: str, folder: Path, *flags: str) -> Iterator[Served]:
+    """A server on any free port, killed at the end unless it has ended by itself."""
+    log = folder / "server.log"
+    command = [sys.executable, "-m", "heartlane", "serve", "--database", database, "--port", "0", *flags]
+    with log.open("wb") as stream:
+        process = subprocess.Popen(command, env=environment(), stderr=stream, stdin=subprocess.DEVNULL)
+    try:
+        yield Served(f"http://127.0.0.1:{_port(process, log)}", process, log)
+    finally:
+        process.kill()
+        process.wait(10)
+
+
+def stop(server: Served) -> int:
+    """Send SIGTERM and wait for the end; the exit code."""
+    server.process.send_signal(signal.SIGTERM)
+    return server.process.wait(12)
+
+
+def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+    until = time.monotonic() + 30
+    while time.monotonic() < until and process.poll() is None:
+        for line in log.read_text("utf-8").splitlines():
+            said = json.loads(line)
+            if said["message"] == "listening":
+                return int(said["port"])
+        time.sleep(0.02)
+    raise AssertionError(f"the server doesn't listen: {log.read_text('utf-8')}")

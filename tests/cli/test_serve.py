@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import time
 from pathlib import Path
 
+import httpx
 import pytest
 
 from heartlane.cli.main import run
 from heartlane.cli.serve import flag_of
 from heartlane.server import serve
 from heartlane.server.settings import Settings
-from tests.cli.command import assert_one_line, heartlane
+from tests.cli.command import assert_one_line, heartlane, here, served, stop
 
 VALUES = {
     "database": "sqlite:///{folder}/x.db",
@@ -64,7 +67,7 @@ def test_every_setting_has_a_flag_that_sets_it(tmp_path: Path, monkeypatch: pyte
     ],
 )
 def test_what_is_wrong_is_one_line(arguments: list[str], variables: dict[str, str], said: str) -> None:
-    line = assert_one_line(heartlane("serve", *arguments, cwd=None, **variables), 2)
+    line = assert_one_line(here("serve", *arguments, **variables), 2)
     assert said in line
     assert "s3cret" not in line
 
@@ -74,3 +77,57 @@ def test_a_database_that_is_away_is_one_line() -> None:
     assert ended.code == 1
     assert "Traceback" not in ended.err
     assert "s3cret" not in ended.err
+
+
+# --- a server that runs -------------------------------------------------------------------------------------------
+
+
+def test_a_token_opens_a_running_server_until_it_is_revoked(database_url: str, tmp_path: Path) -> None:
+    with served(database_url, tmp_path, "--log-level", "debug") as server:
+        # Made while the server runs, as an operator would.
+        made = heartlane("token", "create", "ci", "--scope", "worker", HEARTLANE_DATABASE=database_url)
+        secret = made.out.strip()
+        sent = {"Authorization": f"Bearer {secret}", "X-Request-Id": "from-the-test"}
+        with httpx.Client(base_url=server.url, headers=sent) as client:
+            read = client.get("/api/agents/runs")
+            assert (read.status_code, read.headers["x-request-id"]) == (200, "from-the-test")
+            claim = client.post("/api/agents/runs/claim", json={"worker_id": "w"})
+            assert (claim.status_code, claim.json()["run"]) == (200, None)
+
+            rotated = heartlane("token", "rotate", "ci", HEARTLANE_DATABASE=database_url)
+            until = time.monotonic() + 2
+            while (answer := client.get("/api/agents/runs")).status_code == 200 and time.monotonic() < until:
+                time.sleep(0.02)
+            assert (answer.status_code, answer.json()["code"]) == (401, "TOKEN_REVOKED")
+            assert answer.headers["www-authenticate"] == "Bearer"
+            assert client.post("/api/agents/runs/claim", json={"worker_id": "w"}).json()["code"] == "TOKEN_REVOKED"
+            again = {"Authorization": f"Bearer {rotated.out.strip()}"}
+            assert client.get("/api/agents/runs", headers=again).status_code == 200
+        assert stop(server) == 0
+        log = server.log.read_text("utf-8")
+    lines = [json.loads(line) for line in log.splitlines()]
+    assert next(line["status"] for line in lines if line.get("request_id") == "from-the-test") == 200
+    assert "Bearer" not in log
+    assert "hlt_" not in log
+
+
+def test_a_port_that_is_taken_is_one_line(tmp_path: Path) -> None:
+    with served(f"sqlite:///{tmp_path}/x.db", tmp_path) as server:
+        port = server.url.rpartition(":")[2]
+        ended = heartlane("serve", "--port", port, HEARTLANE_DATABASE=f"sqlite:///{tmp_path}/y.db")
+    assert ended.code == 1
+    last = ended.err.splitlines()[-1]
+    assert last.startswith("heartlane: ")
+    assert port in last
+    assert "Traceback" not in ended.err
+
+
+def test_limits_and_proxies_are_what_the_flags_say(tmp_path: Path) -> None:
+    flags = ["--rate-limits", "default=2/minute", "--trusted-proxies", "127.0.0.1"]
+    with served(f"sqlite:///{tmp_path}/x.db", tmp_path, *flags) as server:
+        for address in ("192.0.2.1", "192.0.2.2"):
+            answers = [httpx.get(f"{server.url}/api/projects", headers={"X-Forwarded-For": address}) for _ in range(3)]
+            assert [answer.status_code for answer in answers] == [401, 401, 429]
+            assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
+            assert 1 <= answers[2].json()["retryAfter"] <= 60
+            assert 1 <= int(answers[2].headers["retry-after"]) <= 60

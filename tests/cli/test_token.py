@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 from heartlane.cli.errors import CommandError
-from heartlane.cli.main import run
 from heartlane.cli.token import parse_lifetime
 from heartlane.server.auth import Authenticator
 from heartlane.server.errors import ApiError
@@ -21,7 +20,7 @@ from heartlane.store.ids import new_id
 from heartlane.store.schema import projects
 from heartlane.store.store import Store
 from heartlane.store.tokens import account_named, is_well_formed
-from tests.cli.command import Ended, assert_one_line, heartlane
+from tests.cli.command import Ended, assert_one_line, heartlane, here
 
 
 def make(database: str, *arguments: str) -> str:
@@ -38,7 +37,7 @@ def secret_of(ended: Ended) -> str:
 
 
 def listed(database: str, *arguments: str) -> list[dict[str, Any]]:
-    ended = heartlane("token", "list", "--json", *arguments, HEARTLANE_DATABASE=database)
+    ended = here("token", "list", "--json", *arguments, HEARTLANE_DATABASE=database)
     assert ended.code == 0, ended
     rows: list[dict[str, Any]] = json.loads(ended.out)
     return rows
@@ -101,7 +100,7 @@ def test_the_life_of_a_token(database_url: str) -> None:
     assert [row["state"] for row in listed(database_url, "--all")] == ["revoked", "revoked"]
 
     for verb in ("revoke", "rotate"):
-        again = heartlane("token", verb, "ci runner", HEARTLANE_DATABASE=database_url)
+        again = here("token", verb, "ci runner", HEARTLANE_DATABASE=database_url)
         assert "revoked already" in assert_one_line(again, 2)
 
 
@@ -111,8 +110,8 @@ def test_a_token_of_one_project_and_its_account(database_url: str) -> None:
     (row,) = listed(database_url)
     assert (row["project_id"], row["account"], row["expires_at"]) == (project, "acme", None)
     arguments = ["token", "create", "x", "--scope", "viewer", "--project", project, "--account", "other"]
-    assert "no project" in assert_one_line(heartlane(*arguments, HEARTLANE_DATABASE=database_url), 2)
-    table = heartlane("token", "list", "--account", "acme", HEARTLANE_DATABASE=database_url)
+    assert "no project" in assert_one_line(here(*arguments, HEARTLANE_DATABASE=database_url), 2)
+    table = here("token", "list", "--account", "acme", HEARTLANE_DATABASE=database_url)
     assert table.code == 0
     header, line = table.out.splitlines()
     assert header.split()[:3] == ["id", "name", "scope"]
@@ -121,7 +120,7 @@ def test_a_token_of_one_project_and_its_account(database_url: str) -> None:
 
 
 def test_the_first_token_sets_up_an_empty_database(empty_database_url: str) -> None:
-    before = heartlane("token", "list", HEARTLANE_DATABASE=empty_database_url)
+    before = here("token", "list", HEARTLANE_DATABASE=empty_database_url)
     assert "no token" in assert_one_line(before, 1)
     secret = make(empty_database_url, "create", "first", "--scope", "admin", "--account", "acme")
     assert verdict(empty_database_url, secret) == "admin"
@@ -151,12 +150,8 @@ def test_wrong_input_is_one_line_and_prints_no_token(
     arguments: list[str],
     said: str,
     tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setenv("HEARTLANE_DATABASE", f"sqlite:///{tmp_path}/x.db")
-    code = run(["token", *arguments])
-    line = assert_one_line(Ended(code, *capsys.readouterr()), 2)
+    line = assert_one_line(here("token", *arguments, HEARTLANE_DATABASE=f"sqlite:///{tmp_path}/x.db"), 2)
     assert said in line
     assert "s3cret" not in line
 
@@ -172,7 +167,7 @@ def test_a_database_that_is_away_is_one_line(database: str) -> None:
 
 def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "x.db").write_text("this is no database, though it is long enough to be looked at as one " * 20)
-    assert_one_line(heartlane("token", "list", HEARTLANE_DATABASE=f"sqlite:///{tmp_path}/x.db"), 1)
+    assert_one_line(here("token", "list", HEARTLANE_DATABASE=f"sqlite:///{tmp_path}/x.db"), 1)
 
 
 @pytest.mark.parametrize(

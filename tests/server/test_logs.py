@@ -207,6 +207,19 @@ def test_a_request_that_breaks_off_has_its_line_too(log_to: Callable[..., io.Str
     assert lines(stream)[-1]["status"] is None
 
 
+@pytest.mark.parametrize(("path", "status", "logged"), [("/healthz", 200, 0), ("/readyz", 503, 1), ("/api/x", 200, 1)])
+def test_a_probe_is_logged_only_when_it_went_wrong(
+    path: str, status: int, logged: int, log_to: Callable[..., io.StringIO]
+) -> None:
+    stream = log_to(log_level="info")
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": status, "headers": []})
+
+    asyncio.run(answered(app, http(path)))
+    assert len(lines(stream)) == logged
+
+
 def test_hot_routes_log_at_debug_alone(log_to: Callable[..., io.StringIO]) -> None:
     stream = log_to(log_level="info")
     assert not logs_hot_routes()
