@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import AfterValidator, Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -90,6 +90,17 @@ _REPO_FORM: Final = Matching(
 )
 
 
+class AsMoment:
+    """Metadata of a datetime that comes as RFC 3339 text."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        text = handler.generate_schema(Instant)
+        return core_schema.chain_schema([text, core_schema.no_info_plain_validator_function(_to_utc)])
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "format": "date-time"}
+
+
 def _to_utc(text: str) -> datetime:
     # 3.11's fromisoformat reads every form that the pattern lets through, once in upper case.
     moment = datetime.fromisoformat(text.upper())
@@ -102,7 +113,7 @@ Id = Annotated[str, StringConstraints(to_lower=True), _UUID_FORM]
 """A UUID in any case; lower case from here on."""
 Instant = Annotated[str, _RFC3339_FORM]
 """A moment with its offset, kept as it was sent."""
-Moment = Annotated[Instant, AfterValidator(_to_utc)]
+Moment = Annotated[datetime, AsMoment()]
 """A moment as an aware UTC datetime, of the years 1970 to 2999."""
 Name = Annotated[str, Field(min_length=1, max_length=bounds.NAME_MAX), NO_NUL]
 Url = Annotated[str, Field(max_length=bounds.URL_MAX), _URL_FORM]
