@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
 from sqlalchemy import func, select
 
 from heartlane.lanes.run import HELD_STATES, State
@@ -13,6 +13,9 @@ from heartlane.store.store import Store
 
 LEASE_AGES_SECONDS: Final = (10, 30, 60, 300, 900, 3600)
 """Upper bounds of the buckets in which held leases are counted by the time since their last heartbeat."""
+
+
+disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
