@@ -146,6 +146,8 @@ def _take(run: Run, command: Claim, now: datetime) -> Decision | Refusal:
             "worker_id": command.worker_id,
             "attempt": attempt,
             "last_seq": 0,
+            "phase": None,
+            "log_line": None,
             "lease_seconds": lease,
             "claimed_at": now,
             "last_heartbeat": now,
@@ -206,7 +208,10 @@ def _report(run: Run, command: Report, now: datetime) -> Decision | Refusal:
     if command.phase is not None:
         if command.phase != run.phase:
             changes["progress_at"] = now
-        _set_phase(changes, changes.get("state", run.state), command.phase, None)
+            changes.setdefault("over_budget", False)  # not where this very report says that the budget is used up
+        # A phase that is told again and again with every report doesn't say anew what the worker waits for.
+        waits_for = changes.get("waiting_for", run.waiting_for)
+        _set_phase(changes, changes.get("state", run.state), command.phase, waits_for)
     if command.log_line is not None:
         if command.log_line != run.log_line:
             changes["progress_at"] = now
@@ -217,6 +222,10 @@ def _report(run: Run, command: Report, now: datetime) -> Decision | Refusal:
 def _fence(run: Run, command: Report | Release, now: datetime) -> Refusal | None:
     if command.worker_id != run.worker_id:
         return _held_by_other(run, command, now)
+    return _fence_attempt(run, command, now)
+
+
+def _fence_attempt(run: Run, command: Report | Release, now: datetime) -> Refusal | None:
     if command.attempt is not None and command.attempt != run.attempt:
         return Refusal(
             "STALE_ATTEMPT",
@@ -248,7 +257,6 @@ def _set_phase(changes: dict[str, Any], state: str, phase: str, waits_for: str |
     if state in FINISHED_STATES:
         return
     changes["waiting_for"] = (waits_for or "person") if phase == "waiting" else None
-    changes["over_budget"] = False
     if state != "paused":
         changes["state"] = "shipping" if phase == "shipping" else "running"
 
@@ -256,6 +264,7 @@ def _set_phase(changes: dict[str, Any], state: str, phase: str, waits_for: str |
 def _on_phase_change(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
     phase = _text(payload.get("phase"), bounds.PHASE_MAX)
     if phase is not None:
+        changes["over_budget"] = False
         _set_phase(changes, state, phase, _text(payload.get("for"), bounds.PHASE_MAX))
 
 
@@ -317,10 +326,9 @@ EFFECTS: Final[Mapping[str, Callable[[dict[str, Any], str, Mapping[str, Any], da
 
 
 def _release(run: Run, command: Release, now: datetime) -> Decision | Refusal:
-    if command.worker_id is not None:
-        refusal = _fence(run, command, now)
-        if refusal is not None:
-            return refusal
+    refusal = (_fence_attempt if command.worker_id is None else _fence)(run, command, now)
+    if refusal is not None:
+        return refusal
     changes = _let_go(run, "released", now)
     if command.retry_after:
         changes["not_before"] = now + timedelta(seconds=command.retry_after)
