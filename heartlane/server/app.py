@@ -46,8 +46,8 @@ def create_app(context: Context) -> App:
     return AccessLog(Front(context, app, Methods()), lambda scope: client_ip(scope, trusted))
 
 
-def make_fastapi(context: Context | None = None) -> FastAPI:
-    """FastAPI with every route. Without a context it can't answer requests, but describes itself."""
+def make_fastapi(context: Context) -> FastAPI:
+    """FastAPI with every route, and one shape for all that goes wrong in them."""
     app = FastAPI(
         title="Heartlane",
         version=__version__,
@@ -60,7 +60,6 @@ def make_fastapi(context: Context | None = None) -> FastAPI:
     app.state.context = context
     for router in ROUTERS:
         app.include_router(router)
-    methods = Methods()
 
     @cache
     def openapi_json() -> docs_page.Asset:
@@ -68,19 +67,10 @@ def make_fastapi(context: Context | None = None) -> FastAPI:
 
     app.state.openapi_json = openapi_json
 
-    async def on_http(request: Request, error: Exception) -> Response:
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        if status == 405:
-            return answer(methods.refusal(request.scope["path"]))
-        return answer(
-            ApiError("NOT_FOUND", "There is nothing at this path.") if status == 404 else ApiError("INVALID_REQUEST")
-        )
-
     async def on_error(request: Request, error: Exception) -> Response:
         return answer(as_api_error(error, request.scope))
 
-    app.add_exception_handler(HTTPException, on_http)
-    for kind in (ApiError, StoreError, BadCursor, RequestValidationError, ClientDisconnect, Exception):
+    for kind in (ApiError, StoreError, BadCursor, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, on_error)
     return app
 
@@ -101,6 +91,10 @@ def as_api_error(error: Exception, scope: Scope) -> ApiError:
             return invalid_request([Issue("cursor", "must be the next_cursor of this list's page before")])
         case ClientDisconnect():
             return ApiError("INVALID_REQUEST", "The request was cut off.")
+        case HTTPException(status_code=405):
+            return _unknown_method((error.headers or {}).get("Allow", "GET"))
+        case HTTPException():
+            return ApiError("NOT_FOUND", "There is nothing at this path.")
         case StoreError():
             log.warning("unavailable", path=scope["path"], error=str(error))
             return ApiError("UNAVAILABLE", f"{error} Nothing was changed; try again.", retry_after=error.retry_after)
@@ -120,32 +114,28 @@ class Methods:
     """Which methods each path knows, hot routes included."""
 
     def __init__(self) -> None:
-        self._exact: dict[str, set[str]] = {}
-        self._patterns: list[tuple[re.Pattern[str], set[str]]] = []
-        routes = [(route.path, route.methods or set()) for route in api_routes()]
-        for path, methods in [*routes, *((path, {"POST"}) for path in openapi.HOT_PATHS)]:
-            known = set(methods) | ({"HEAD"} if "GET" in methods else set())
-            if "{" in path:
-                pattern = re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path))
-                self._patterns.append((pattern, known))
-            else:
-                self._exact.setdefault(path, set()).update(known)
+        known: dict[str, set[str]] = {}
+        for route in api_routes():
+            known.setdefault(route.path, set()).update(route.methods or ())
+        for path in openapi.HOT_PATHS:
+            known.setdefault(path, set()).add("POST")
+        # A path with fewer parameters goes before one with more: `tickets/batch` is no ticket's id.
+        self._patterns = [
+            (re.compile(re.sub(r"\{[^}]+\}", "[^/]+", path)), sorted(_with_implied(known[path])))
+            for path in sorted(known, key=lambda path: path.count("{"))
+        ]
 
     def of(self, path: str) -> list[str]:
         """The methods of a path, sorted; none for a path that isn't there."""
-        known = self._exact.get(path)
-        if known is None:
-            known = {name for pattern, methods in self._patterns if pattern.fullmatch(path) for name in methods}
-        return sorted(known | {"OPTIONS"}) if known else []
+        return next((methods for pattern, methods in self._patterns if pattern.fullmatch(path)), [])
 
-    def refusal(self, path: str) -> ApiError:
-        """The 405 of a path, with its `Allow` header."""
-        allow = ", ".join(self.of(path))
-        return ApiError(
-            "METHOD_NOT_ALLOWED",
-            f"This path knows {allow}.",
-            headers=[(b"allow", allow.encode("ascii"))],
-        )
+
+def _unknown_method(allow: str) -> ApiError:
+    return ApiError("METHOD_NOT_ALLOWED", f"This path knows {allow}.", headers=[(b"allow", allow.encode("ascii"))])
+
+
+def _with_implied(methods: set[str]) -> set[str]:
+    return methods | {"OPTIONS"} | ({"HEAD"} if "GET" in methods else set())
 
 
 class Front:
@@ -177,9 +167,7 @@ class Front:
         gate = self._context.gate
         gate.enter()
         try:
-            refused = self._let_in(scope, extra)
-            if refused is None and scope["method"] == "OPTIONS":
-                refused = self._options(scope["path"])
+            refused = self._let_in(scope, extra) or self._by_method(scope)
             if refused is not None:
                 await refused(scope, receive, send_with)
                 return
@@ -203,16 +191,17 @@ class Front:
         extra.extend(limited.headers())
         if not self._context.gate.is_open:
             return answer(ApiError("UNAVAILABLE", "The server is shutting down; try again in a moment."))
-        # FastAPI would take the word "claim" for a run's id.
-        if path in openapi.HOT_PATHS and scope["method"] != "OPTIONS":
-            return answer(self._methods.refusal(path))
         return None
 
-    def _options(self, path: str) -> Response:
-        allow = self._methods.of(path)
-        if not allow:
-            return answer(ApiError("NOT_FOUND", "There is nothing at this path."))
-        return Response(status_code=204, headers={"allow": ", ".join(allow)})
+    def _by_method(self, scope: Scope) -> Response | None:
+        """The 405 of a method that the path doesn't know, or the answer to OPTIONS; else None."""
+        known = self._methods.of(scope["path"])
+        if not known or (scope["method"] in known and scope["method"] != "OPTIONS"):
+            return None
+        allow = ", ".join(known)
+        if scope["method"] == "OPTIONS":
+            return Response(status_code=204, headers={"allow": allow})
+        return answer(_unknown_method(allow))
 
 
 def _limit_of(method: str, path: str) -> str:
