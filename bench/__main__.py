@@ -24,6 +24,8 @@ from bench.seeding import Size
 ENGINES: Final = ("sqlite", "postgresql")
 PARTS: Final = ("reports", "idle", "claims", "waking")
 CONNECTIONS_MAX: Final = 10_000
+PLAIN_WIDTH: Final = 150
+"""Columns of what is printed where there is no terminal to ask for its width."""
 
 
 def parse_arguments(arguments: list[str]) -> argparse.Namespace:
@@ -129,7 +131,7 @@ async def until_signalled(options: argparse.Namespace, folder: Path, report: Rep
 
 def main() -> int:
     options = parse_arguments(sys.argv[1:])
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     report = Report("python -m bench " + " ".join(sys.argv[1:]))
     try:
         folder = work_folder(options.folder)

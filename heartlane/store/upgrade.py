@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, event, inspect, make_url, text
+from sqlalchemy import Connection, event, inspect, literal_column, make_url, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -121,7 +121,7 @@ def _differences(conn: Connection) -> list[str]:
     problems = [f"Table {name} is missing." for name in metadata.tables if name not in tables]
     for name, table in metadata.tables.items():
         if name in tables:
-            columns = {column["name"] for column in found.get_columns(name)}
+            columns = set(conn.execute(select(literal_column("*")).select_from(table).limit(0)).keys())
             problems += [f"Column {name}.{column.name} is missing." for column in table.c if column.name not in columns]
     return problems
 

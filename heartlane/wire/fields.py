@@ -98,7 +98,7 @@ class AsMoment:
         return core_schema.chain_schema([text, core_schema.no_info_plain_validator_function(_to_utc)])
 
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
-        return {"type": "string", "format": "date-time"}
+        return {"type": "string", "format": "date-time", "pattern": "^(?:19[7-9][0-9]|2[0-9]{3})-"}
 
 
 def _to_utc(text: str) -> datetime:

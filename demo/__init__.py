@@ -1,0 +1,1 @@
+"""Heartlane at work in half a minute: `python -m demo` (or `make demo`)."""
