@@ -6,8 +6,9 @@ routes use, then validated by strict models. `BodyReader` carries its model, fro
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, get_origin
 
 from fastapi import Depends, Path, Request
 from pydantic import BaseModel, ValidationError
@@ -46,7 +47,10 @@ Server = Annotated[Context, Depends(get_context)]
 
 
 class Caller:
-    """Authenticates the request, and refuses a token whose scope doesn't cover `scope`."""
+    """Authenticates the request, and refuses a token whose scope doesn't cover `scope`.
+
+    Then a query parameter that is given twice though it has one value: which of the two counted would be a guess.
+    """
 
     def __init__(self, scope: Scope) -> None:
         self.scope = scope
@@ -58,7 +62,27 @@ class Caller:
         address = client_ip(request.scope, context.settings.trusted_proxies)
         principal = await context.auth.authenticate(header, address)
         require(principal, self.scope)
+        _refuse_repeated(request)
         return principal
+
+
+def _refuse_repeated(request: Request) -> None:
+    counts = Counter(name for name, _ in request.query_params.multi_items())
+    if counts.total() == len(counts):
+        return
+    route = request.scope["route"]
+    fields = {
+        name: field
+        for parameter in route.dependant.query_params
+        for name, field in parameter.field_info.annotation.model_fields.items()
+    }
+    issues = [
+        Issue(name, "must be given only once")
+        for name, count in counts.items()
+        if count > 1 and name in fields and get_origin(fields[name].annotation) is not list
+    ]
+    if issues:
+        raise invalid_request(issues)
 
 
 Viewer = Annotated[Principal, Depends(Caller("viewer"))]

@@ -79,14 +79,14 @@ _RFC3339_FORM: Final = Matching(
     {"format": "date-time"},
 )
 _URL_FORM: Final = Matching(
-    r"^https?://[^\s\x00-\x1f\x7f]+$",
+    r"^https?://[^\x00-\x20\x7f-\xa0]+$",
     "must be an address that begins with http:// or https://",
-    {"pattern": r"^https?://[^\s\u0000-\u001f\u007f]+$"},
+    {"pattern": r"^https?://[^\u0000-\u0020\u007f-\u00a0]+$"},
 )
 _REPO_FORM: Final = Matching(
-    r"^[^\s\x00-\x1f\x7f]+$",
+    r"^[^\x00-\x20\x7f-\xa0]+$",
     "must be an address without spaces or control characters",
-    {"pattern": r"^[^\s\u0000-\u001f\u007f]+$"},
+    {"pattern": r"^[^\u0000-\u0020\u007f-\u00a0]+$"},
 )
 
 
