@@ -1,4 +1,4 @@
-"""See Heartlane work: a server, a plan, three workers, one of them killed. `python -m demo` ends 0 when all is shipped."""
+"""A server, a plan, three workers, one of them killed. `python -m demo` ends 0 when every lane is shipped."""
 
 from __future__ import annotations
 

@@ -51,7 +51,7 @@ class Lane:
         self.run: dict[str, Any] = claim["run"]
         self.path = f"/api/agents/runs/{self.run['id']}"
         self.identity = {"worker_id": worker_id, "attempt": self.run["attempt"]}
-        self._server = server
+        self.server = server
         self._seq: int = claim["last_seq"]
         # Counted from before the request was sent, so that our own idea of the lease never outlasts the server's.
         self._lease_ends = claimed_at + LEASE_SECONDS
@@ -90,7 +90,7 @@ class Lane:
     def _try(self, body: dict[str, Any]) -> httpx.Response | None:
         """The server's answer, or None where there was none that says anything: then the same report goes again."""
         try:
-            answer = self._server.post(f"{self.path}/events", json=body)
+            answer = self.server.post(f"{self.path}/events", json=body)
         except httpx.TransportError:
             return None
         return None if answer.status_code in TRY_AGAIN else answer
@@ -145,7 +145,7 @@ def ship(lane: Lane) -> None:
 def release(lane: Lane) -> None:
     """Hand the lane back, so that another worker needn't wait for the lease to run out."""
     try:
-        lane._server.post(f"{lane.path}/release", json={**lane.identity, "reason": "the worker was told to stop"})
+        lane.server.post(f"{lane.path}/release", json={**lane.identity, "reason": "the worker was told to stop"})
     except httpx.TransportError:
         return  # the lease will run out instead
 

@@ -97,7 +97,7 @@ def as_api_error(error: Exception, scope: Scope) -> ApiError:
             return ApiError("NOT_FOUND", "There is nothing at this path.")
         case StoreError():
             log.warning("unavailable", path=scope["path"], error=str(error))
-            return ApiError("UNAVAILABLE", f"{error} Nothing was changed; try again.", retry_after=error.retry_after)
+            return ApiError("UNAVAILABLE", f"{error} Try again in a moment.", retry_after=error.retry_after)
     log.error("request_failed", path=scope["path"], exc_info=error)
     return ApiError("INTERNAL_ERROR")
 

@@ -172,7 +172,7 @@ def as_api_error(error: Exception, scope: AsgiScope) -> ApiError:
     begin_request(scope["headers"])
     if isinstance(error, StoreError):
         log.warning("unavailable", path=scope["path"], error=str(error))
-        return ApiError("UNAVAILABLE", f"{error} Nothing was changed; try again.", retry_after=error.retry_after)
+        return ApiError("UNAVAILABLE", f"{error} Try again in a moment.", retry_after=error.retry_after)
     log.error("request_failed", path=scope["path"], exc_info=error)
     return ApiError("INTERNAL_ERROR")
 
