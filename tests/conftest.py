@@ -43,7 +43,7 @@ def postgres_url() -> Iterator[str]:
         folder / "data", cleanup_mode="stop"
     )
     try:
-        # Not by the wheel\'s psql, which is started through a shell and fails in a folder with a space in its name.
+        # Not by the wheel's psql, which is started through a shell and fails in a folder with a space in its name.
         run_sql(server.get_uri(), "ALTER SYSTEM SET max_connections = 300", "ALTER SYSTEM SET fsync = off")
         server.stop()
         server.start()
