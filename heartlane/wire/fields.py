@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Annotated, Any, Final, TypeVar
 
-from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints
+from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
@@ -132,7 +132,23 @@ RetryAfterSeconds = Annotated[float, Field(ge=0, le=bounds.RETRY_AFTER_SECONDS_M
 WaitSeconds = Annotated[float, Field(ge=0, le=bounds.WAIT_SECONDS_MAX, allow_inf_nan=False)]
 LabelKey = Annotated[str, Field(min_length=1, max_length=bounds.LABEL_KEY_MAX), NO_NUL]
 LabelValue = Annotated[str, Field(max_length=bounds.LABEL_VALUE_MAX), NO_NUL]
-Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=bounds.LABELS_MAX)]
+Labels = Annotated[
+    dict[LabelKey, LabelValue],
+    Field(max_length=bounds.LABELS_MAX),
+    # Left to itself, pydantic makes the key's pattern say which keys the value's bounds are for.
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": bounds.LABELS_MAX,
+            "propertyNames": {"minLength": 1, "maxLength": bounds.LABEL_KEY_MAX, "pattern": r"^[^\u0000]*$"},
+            "additionalProperties": {
+                "type": "string",
+                "maxLength": bounds.LABEL_VALUE_MAX,
+                "pattern": r"^[^\u0000]*$",
+            },
+        }
+    ),
+]
 
 MaxFailures = Annotated[int, Field(ge=bounds.MAX_FAILURES_MIN, le=bounds.MAX_FAILURES_MAX)]
 StalledAfterSeconds = Annotated[int, Field(ge=bounds.STALLED_AFTER_SECONDS_MIN, le=bounds.STALLED_AFTER_SECONDS_MAX)]

@@ -127,6 +127,7 @@ def bad_entries(schema: dict[str, Any], good: Any) -> Iterator[tuple[str, Any]]:
         long = "k" * (keys["maxLength"] + 1)
         yield f".{long}", {long: value}
         yield ".", {"": value}
+        yield ".nul\0", {"nul\0": value}
     for path, bad in bad_values(schema["additionalProperties"], value):
         yield f".{name}{path}", {name: bad}
 

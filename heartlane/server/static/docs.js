@@ -55,10 +55,12 @@ class Reader {
     if (at.enum) return at.enum.map((value) => JSON.stringify(value)).join(" · ");
     if (at.type === "array") return `array of ${this.type(at.items ?? {})}${this.range(at.minItems, at.maxItems)}`;
     if (at.type === "object" && at.additionalProperties && at.additionalProperties !== true) {
-      return `object of ${this.type(at.additionalProperties)}`;
+      return `object of ${this.type(at.additionalProperties)}${this.range(at.minProperties, at.maxProperties)}`;
     }
     const word = [at.type ?? "any"].flat().join(" or ");
-    const range = this.range(at.minLength ?? at.minimum, at.maxLength ?? at.maximum);
+    // Bounds that only say "64 bits" tell a reader nothing, and JavaScript can't print them.
+    const most = Math.abs(at.maximum) > Number.MAX_SAFE_INTEGER ? undefined : at.maximum;
+    const range = this.range(at.minLength ?? at.minimum, at.maxLength ?? most);
     return `${word}${at.format ? ` (${at.format})` : ""}${range}`;
   }
 
