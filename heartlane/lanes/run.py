@@ -201,8 +201,8 @@ def needs_attention(run: Run, now: datetime, *, stalled: bool) -> str | None:
         return "paused"
     if stalled:
         return "stalled"
-    # A sidecar renews at a third of the lease: with less than a third left, two renewals have gone missing. Counted from
-    # the last renewal, for a report may ask for another length than the claim did.
+    # A sidecar renews at a third of the lease: with less than a third left, two renewals have gone missing. Counted
+    # from the last renewal, for a report may ask for another length than the claim did.
     deadline, heard = run.lease_expires_at, run.last_heartbeat
     if deadline is not None and heard is not None and (deadline - now) * 3 < deadline - heard:
         return "lease_running_out"

@@ -11,7 +11,6 @@ from functools import cache
 from typing import Final
 
 import orjson
-import structlog
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
@@ -23,7 +22,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from heartlane import __version__
 from heartlane.server import docs_page, openapi
 from heartlane.server.context import Context
-from heartlane.server.errors import ApiError, Headers, Issue, invalid_request, issues_of, render
+from heartlane.server.errors import ApiError, Headers, render
+from heartlane.server.failures import as_api_error, unknown_method
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import AccessLog, App
 from heartlane.server.routes import health, milestones, plans, projects, runs, tickets, workers
@@ -35,8 +35,6 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 ROUTERS: Final = tuple(
     module.router for module in (runs, plans, workers, projects, milestones, tickets, health, docs_page)
 )
-
-log = structlog.get_logger(__name__)
 
 
 def create_app(context: Context) -> App:
@@ -68,7 +66,7 @@ def make_fastapi(context: Context) -> FastAPI:
     app.state.openapi_json = openapi_json
 
     async def on_error(request: Request, error: Exception) -> Response:
-        return answer(as_api_error(error, request.scope))
+        return answer(as_api_error(error, request.scope["path"]))
 
     for kind in (ApiError, StoreError, BadCursor, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, on_error)
@@ -78,28 +76,6 @@ def make_fastapi(context: Context) -> FastAPI:
 def api_routes() -> list[APIRoute]:
     """Every route that FastAPI serves."""
     return [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
-
-
-def as_api_error(error: Exception, scope: Scope) -> ApiError:
-    """The answer to whatever went wrong. Storage trouble is a 503; what nobody foresaw is logged and becomes a 500."""
-    match error:
-        case ApiError():
-            return error
-        case RequestValidationError():
-            return invalid_request(issues_of(error.errors(), skip=1))
-        case BadCursor():
-            return invalid_request([Issue("cursor", "must be the next_cursor of this list's page before")])
-        case ClientDisconnect():
-            return ApiError("INVALID_REQUEST", "The request was cut off.")
-        case HTTPException(status_code=405):
-            return _unknown_method((error.headers or {}).get("Allow", "GET"))
-        case HTTPException():
-            return ApiError("NOT_FOUND", "There is nothing at this path.")
-        case StoreError():
-            log.warning("unavailable", path=scope["path"], error=str(error))
-            return ApiError("UNAVAILABLE", f"{error} Try again in a moment.", retry_after=error.retry_after)
-    log.error("request_failed", path=scope["path"], exc_info=error)
-    return ApiError("INTERNAL_ERROR")
 
 
 def answer(error: ApiError) -> Response:
@@ -128,10 +104,6 @@ class Methods:
     def of(self, path: str) -> list[str]:
         """The methods of a path, sorted; none for a path that isn't there."""
         return next((methods for pattern, methods in self._patterns if pattern.fullmatch(path)), [])
-
-
-def _unknown_method(allow: str) -> ApiError:
-    return ApiError("METHOD_NOT_ALLOWED", f"This path knows {allow}.", headers=[(b"allow", allow.encode("ascii"))])
 
 
 def _with_implied(methods: set[str]) -> set[str]:
@@ -175,7 +147,7 @@ class Front:
         except Exception as error:  # noqa: BLE001 - every way out is an answer in the contract's shape
             # Starlette raises again what it has answered with our 500 (and logged) already.
             if not started:
-                await answer(as_api_error(error, scope))(scope, receive, send_with)
+                await answer(as_api_error(error, scope["path"]))(scope, receive, send_with)
         finally:
             gate.leave()
 
@@ -201,7 +173,7 @@ class Front:
         allow = ", ".join(known)
         if scope["method"] == "OPTIONS":
             return Response(status_code=204, headers={"allow": allow})
-        return answer(_unknown_method(allow))
+        return answer(unknown_method(allow))
 
 
 def _limit_of(method: str, path: str) -> str:

@@ -19,6 +19,7 @@ from heartlane.server.bodies import dump
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Issue, invalid_request, issues_of
 from heartlane.server.limits import client_ip
+from heartlane.server.media import check_content_encoding, check_content_type, declared_size, too_large
 from heartlane.server.telemetry import UUID
 from heartlane.store.pages import Reach
 from heartlane.store.tokens import Scope
@@ -114,7 +115,7 @@ class BodyReader:
         self.optional = optional
 
     async def __call__(self, request: Request) -> BaseModel:
-        check_media(request.scope["headers"])
+        _check_media(request.scope["headers"])
         raw = await _read(request, get_context(request).settings.max_body_bytes)
         issues = [
             Issue(name, "must be a UUID") for name, text in request.path_params.items() if not UUID.fullmatch(text)
@@ -140,34 +141,24 @@ def body_of(
     return Depends(BodyReader(*models, choose=choose, optional=optional))
 
 
-def check_media(headers: Sequence[tuple[bytes, bytes]]) -> None:
-    """Raise the 415 of a body that is declared as anything but plain JSON in UTF-8."""
+def _check_media(headers: Sequence[tuple[bytes, bytes]]) -> None:
     for name, value in headers:
         if name == b"content-type":
-            kind, _, parameters = value.lower().partition(b";")
-            kind = kind.strip()
-            if kind != b"application/json" and not (kind.startswith(b"application/") and kind.endswith(b"+json")):
-                raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body as application/json.")
-            charset = parameters.partition(b"charset=")[2].split(b";")[0].strip(b" \"'")
-            if charset not in (b"", b"utf-8", b"utf8"):
-                raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body in UTF-8.")
-        elif name == b"content-encoding" and value.strip().lower() not in (b"", b"identity"):
-            raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body uncompressed, without Content-Encoding.")
+            check_content_type(value)
+        elif name == b"content-encoding":
+            check_content_encoding(value)
 
 
 async def _read(request: Request, size_max: int) -> bytes:
-    declared = request.headers.get("content-length", "")
+    if declared_size(request.headers.get("content-length", "").encode("latin-1")) > size_max:
+        raise too_large(size_max)
     parts: list[bytes] = []
-    size = int(declared) if declared.isascii() and declared.isdigit() and len(declared) < 19 else 0
-    if size <= size_max:
-        size = 0
-        async for part in request.stream():
-            parts.append(part)
-            size += len(part)
-            if size > size_max:
-                break
-    if size > size_max:
-        raise ApiError("PAYLOAD_TOO_LARGE", f"The body is larger than {size_max} bytes.")
+    size = 0
+    async for part in request.stream():
+        parts.append(part)
+        size += len(part)
+        if size > size_max:
+            raise too_large(size_max)
     return b"".join(parts)
 
 

@@ -13,17 +13,17 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeVar
 
-import structlog
 from pydantic import BaseModel, ValidationError
 
 from heartlane.lanes.rules import Refusal
 from heartlane.server.auth import Principal, require
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Headers, Issue, invalid_request, render, validation_error
+from heartlane.server.failures import as_api_error
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import begin_request, log_hot_request, logs_hot_routes
+from heartlane.server.media import check_content_encoding, check_content_type, declared_size, too_large
 from heartlane.store.batch import Outcome
-from heartlane.store.errors import StoreError
 from heartlane.store.tokens import Scope
 from heartlane.wire.parse import BadJson, parse_json
 from heartlane.wire.run_json import run_body
@@ -34,7 +34,6 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Body = TypeVar("Body", bound=BaseModel)
 
 JSON_TYPE: Final = (b"content-type", b"application/json")
-log = structlog.get_logger(__name__)
 
 
 class ClientGone(Exception):
@@ -88,7 +87,9 @@ class HotRoute:
         except ClientGone:
             return
         except Exception as error:  # noqa: BLE001 - every way out is an answer in the contract's shape
-            refusal = as_api_error(error, scope)
+            if not isinstance(error, ApiError):
+                begin_request(scope["headers"])  # what is logged of it carries the request's id
+            refusal = as_api_error(error, scope["path"])
             status, refused_headers, body = render(refusal)
             # A 429 carries its RateLimit headers itself.
             headers = refused_headers if refusal.code == "RATE_LIMITED" else [*headers, *refused_headers]
@@ -108,17 +109,17 @@ class HotRoute:
             if name == b"authorization":
                 authorization = value
             elif name == b"content-type" and value != JSON_TYPE[1]:
-                _check_content_type(value)
+                check_content_type(value)
             elif name == b"content-encoding":
-                _check_content_encoding(value)
+                check_content_encoding(value)
             elif name == b"content-length":
                 length = value
         principal = None if authorization is None else self._context.auth.known(authorization)
         if principal is None:
             principal = await self._context.auth.authenticate(authorization, address)
         require(principal, self._scope)
-        if length is not None and length.isdigit() and int(length) > self._body_max:
-            raise self._too_large()
+        if declared_size(length) > self._body_max:
+            raise too_large(self._body_max)
         return HotRequest(principal, await self._read(receive), path_id, receive)
 
     async def _read(self, receive: Receive) -> bytes:
@@ -136,14 +137,11 @@ class HotRoute:
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > self._body_max:
-                    raise self._too_large()
+                    raise too_large(self._body_max)
             body = b"".join(parts)
         if len(body) > self._body_max:
-            raise self._too_large()
+            raise too_large(self._body_max)
         return body
-
-    def _too_large(self) -> ApiError:
-        return ApiError("PAYLOAD_TOO_LARGE", f"The body is larger than {self._body_max} bytes.")
 
 
 def read_body(model: type[Body], body: bytes) -> Body:
@@ -163,32 +161,6 @@ def refuse(outcome: Outcome) -> ApiError:
         raise TypeError(f"not a refusal: {refusal!r}")
     run = None if refusal.run is None else run_body(refusal.run, outcome.now)
     return ApiError(refusal.code, refusal.error, run=run)
-
-
-def as_api_error(error: Exception, scope: AsgiScope) -> ApiError:
-    """The answer to whatever went wrong: storage trouble is a 503; what nobody foresaw is logged and becomes a 500."""
-    if isinstance(error, ApiError):
-        return error
-    begin_request(scope["headers"])
-    if isinstance(error, StoreError):
-        log.warning("unavailable", path=scope["path"], error=str(error))
-        return ApiError("UNAVAILABLE", f"{error} Try again in a moment.", retry_after=error.retry_after)
-    log.error("request_failed", path=scope["path"], exc_info=error)
-    return ApiError("INTERNAL_ERROR")
-
-
-def _check_content_type(value: bytes) -> None:
-    kind, _, parameters = value.partition(b";")
-    kind = kind.strip().lower()
-    if kind != b"application/json" and not kind.endswith(b"+json"):
-        raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body as application/json.")
-    if b"charset" in parameters.lower() and b"utf-8" not in parameters.lower().replace(b"utf8", b"utf-8"):
-        raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body in UTF-8.")
-
-
-def _check_content_encoding(value: bytes) -> None:
-    if value.strip().lower() not in (b"", b"identity"):
-        raise ApiError("UNSUPPORTED_MEDIA_TYPE", "Send the body uncompressed, without Content-Encoding.")
 
 
 async def until_gone(receive: Receive) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class StoreError(Exception):
-    """The storage did not do what was asked; nothing was changed. The tree:
+    """The storage did not do what was asked, or can't say whether it did. The tree:
 
     StoreError
     ├── StoreUnavailable   the database is gone, full or busy; ask again after `retry_after` seconds

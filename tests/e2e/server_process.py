@@ -1,11 +1,11 @@
 """A server as people run it: `python -m heartlane serve` as a child process, with its own database, home and log.
 
-    server = ServerProcess(database_url, folder)
-    server.start()                      # returns when /readyz answers 200
-    token = server.make_token()         # through the command line
-    server.kill()                       # SIGKILL: nothing is finished
-    server.start()                      # the same port again
-    assert server.stop() == 0           # SIGTERM
+server = ServerProcess(database_url, folder)
+server.start()                      # returns when /readyz answers 200
+token = server.make_token()         # through the command line
+server.kill()                       # SIGKILL: nothing is finished
+server.start()                      # the same port again
+assert server.stop() == 0           # SIGTERM
 """
 
 from __future__ import annotations

@@ -1,0 +1,44 @@
+"""What went wrong, as an answer: the one place where exceptions become errors of the API.
+
+Storage trouble is a 503. What nobody foresaw is logged with its traceback and becomes a 500 that says nothing of it.
+"""
+
+from __future__ import annotations
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+
+from heartlane.server.errors import ApiError, Issue, invalid_request, issues_of
+from heartlane.store.errors import StoreError
+from heartlane.store.pages import BadCursor
+
+log = structlog.get_logger(__name__)
+
+
+def as_api_error(error: Exception, path: str) -> ApiError:
+    """The answer to an exception of any route; `path` is the request's, for the log."""
+    match error:
+        case ApiError():
+            return error
+        case StoreError():
+            log.warning("unavailable", path=path, error=str(error))
+            return ApiError("UNAVAILABLE", f"{error} Try again in a moment.", retry_after=error.retry_after)
+        case RequestValidationError():
+            return invalid_request(issues_of(error.errors(), skip=1))
+        case BadCursor():
+            return invalid_request([Issue("cursor", "must be the next_cursor of this list's page before")])
+        case ClientDisconnect():
+            return ApiError("INVALID_REQUEST", "The request was cut off.")
+        case HTTPException(status_code=405):
+            return unknown_method((error.headers or {}).get("Allow", "GET"))
+        case HTTPException():
+            return ApiError("NOT_FOUND", "There is nothing at this path.")
+    log.error("request_failed", path=path, exc_info=error)
+    return ApiError("INTERNAL_ERROR")
+
+
+def unknown_method(allow: str) -> ApiError:
+    """The 405 of a path that knows only the methods in `allow`."""
+    return ApiError("METHOD_NOT_ALLOWED", f"This path knows {allow}.", headers=[(b"allow", allow.encode("ascii"))])
