@@ -6,7 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from heartlane.lanes.commands import Claim, Command, Report
-from heartlane.lanes.rules import Decision, Refusal, decide
+from heartlane.lanes.decisions import Decision, Refusal
+from heartlane.lanes.rules import decide
 from heartlane.lanes.run import Event, Run
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, 678_901, tzinfo=UTC)

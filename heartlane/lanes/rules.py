@@ -10,9 +10,9 @@ states, and only `_take` sets it, only from a state in which nobody holds. No re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from heartlane.lanes import bounds
 from heartlane.lanes.commands import (
@@ -28,28 +28,17 @@ from heartlane.lanes.commands import (
     TakeBack,
     Unblock,
 )
+from heartlane.lanes.decisions import (
+    Decision,
+    Refusal,
+    finished,
+    held_by_other,
+    instant,
+    no_longer_queued,
+    not_claimed,
+    not_held,
+)
 from heartlane.lanes.run import FINISHED_STATES, HELD_STATES, Event, Run
-
-
-class Decision(NamedTuple):
-    """A command that goes through.
-
-    changes     column → new value, for `Run._replace`; empty when nothing changes
-    events      what to append to the run's log, in order
-    duplicate   whether the report was a replay: the lease is renewed, nothing else changes
-    """
-
-    changes: dict[str, Any]
-    events: Sequence[Event] = ()
-    duplicate: bool = False
-
-
-class Refusal(NamedTuple):
-    """A command that changes nothing: a stable code, a sentence a person can act on, and the run as it is."""
-
-    code: str
-    error: str
-    run: Run | None = None
 
 
 def decide(run: Run, command: Command, now: datetime) -> Decision | Refusal:
@@ -78,53 +67,6 @@ def directive(run: Run, *, replay: bool = False) -> str:
     return "stop" if replay and run.state in FINISHED_STATES else "continue"
 
 
-# --- refusals -----------------------------------------------------------------------------------------------------
-
-
-def _instant(moment: datetime | None) -> str:
-    return "an unknown time" if moment is None else moment.astimezone(UTC).isoformat(timespec="seconds")[:19] + "Z"
-
-
-def _held_by_other(run: Run, command: Any, now: datetime) -> Refusal:
-    return Refusal(
-        "CLAIM_HELD_BY_OTHER",
-        f"This lane is held by worker {run.worker_id!r} until {_instant(run.lease_expires_at)} "
-        f"(attempt {run.attempt}); only its holder may act on it.",
-        run,
-    )
-
-
-def _not_held(run: Run, command: Report | Release, now: datetime) -> Refusal:
-    """Nobody holds the lane: tell a past holder that it lost its claim, anybody else to claim first."""
-    if command.worker_id is not None and (command.worker_id == run.last_worker_id or (command.attempt or 0) >= 1):
-        return Refusal(
-            "CLAIM_LOST",
-            f"Worker {command.worker_id!r} no longer holds this lane: attempt {run.attempt} was taken back or "
-            "released, and nobody holds it now. Stop the work, and claim a lane before you report again.",
-            run,
-        )
-    return _not_claimed(run, command, now)
-
-
-def _not_claimed(run: Run, command: Any, now: datetime) -> Refusal:
-    return Refusal("NOT_CLAIMED", f"Nobody holds this lane; it is {run.state}. It has to be claimed first.", run)
-
-
-def _finished(run: Run, command: Any, now: datetime) -> Refusal:
-    return Refusal(
-        "RUN_FINISHED",
-        f"This run ended {run.state} at {_instant(run.finished_at)}; it takes no more reports or commands"
-        + (" (an operator can retry it)." if run.state == "failed" else "."),
-        run,
-    )
-
-
-def _no_longer_queued(run: Run, command: Claim, now: datetime) -> Refusal:
-    return Refusal(
-        "NO_LONGER_QUEUED", f"This lane is no longer queued: it ended {run.state} at {_instant(run.finished_at)}.", run
-    )
-
-
 def _unchanged(run: Run, command: Any, now: datetime) -> Decision:
     return Decision({})
 
@@ -136,7 +78,7 @@ def _take(run: Run, command: Claim, now: datetime) -> Decision | Refusal:
     if run.blockers_left > 0:
         return Refusal("LANE_BLOCKED", f"This lane waits for {run.blockers_left} other lane(s) to be shipped.", run)
     if run.not_before is not None and run.not_before > now:
-        return Refusal("LANE_BLOCKED", f"This lane is not claimable before {_instant(run.not_before)}.", run)
+        return Refusal("LANE_BLOCKED", f"This lane is not claimable before {instant(run.not_before)}.", run)
     lease = command.lease_seconds or bounds.LEASE_SECONDS_DEFAULT
     deadline = now + timedelta(seconds=lease)
     attempt = run.attempt + 1
@@ -166,7 +108,7 @@ def _take(run: Run, command: Claim, now: datetime) -> Decision | Refusal:
 def _claim_held(run: Run, command: Claim, now: datetime) -> Decision | Refusal:
     """The holder's own second call renews and is the same attempt."""
     if command.worker_id != run.worker_id:
-        return _held_by_other(run, command, now)
+        return held_by_other(run, command, now)
     lease = command.lease_seconds or run.lease_seconds
     return Decision(_renewal(run, lease, now) | {"lease_seconds": lease})
 
@@ -221,7 +163,7 @@ def _report(run: Run, command: Report, now: datetime) -> Decision | Refusal:
 
 def _fence(run: Run, command: Report | Release, now: datetime) -> Refusal | None:
     if command.worker_id != run.worker_id:
-        return _held_by_other(run, command, now)
+        return held_by_other(run, command, now)
     return _fence_attempt(run, command, now)
 
 
@@ -230,7 +172,7 @@ def _fence_attempt(run: Run, command: Report | Release, now: datetime) -> Refusa
         return Refusal(
             "STALE_ATTEMPT",
             f"Attempt {command.attempt} is not the current one: worker {run.worker_id!r} holds this lane as attempt "
-            f"{run.attempt} until {_instant(run.lease_expires_at)}.",
+            f"{run.attempt} until {instant(run.lease_expires_at)}.",
             run,
         )
     return None
@@ -244,7 +186,7 @@ def _report_finished(run: Run, command: Report, now: datetime) -> Decision | Ref
         and command.worker_id == run.worker_id
         and command.attempt in (None, run.attempt)
     )
-    return Decision({}, duplicate=True) if replay else _finished(run, command, now)
+    return Decision({}, duplicate=True) if replay else finished(run, command, now)
 
 
 def _text(value: Any, longest: int) -> str | None:
@@ -350,7 +292,7 @@ def _release_unheld(run: Run, command: Release, now: datetime) -> Decision | Ref
     """A release whose answer was lost may be sent again: same worker, same attempt, still released."""
     if run.state == "released" and command.worker_id == run.last_worker_id and command.attempt == run.attempt:
         return Decision({})
-    return _not_held(run, command, now)
+    return not_held(run, command, now)
 
 
 def _let_go(run: Run, state: str, now: datetime) -> dict[str, Any]:
@@ -387,7 +329,7 @@ def _take_back(run: Run, command: TakeBack, now: datetime) -> Decision:
     if now < deadline:
         return Decision({} if run.take_back_at == deadline else {"take_back_at": deadline})
     changes = _let_go(run, "queued", now)
-    _count_failure(changes, run, now, f"worker {run.worker_id!r} was last heard {_instant(run.last_heartbeat)}")
+    _count_failure(changes, run, now, f"worker {run.worker_id!r} was last heard {instant(run.last_heartbeat)}")
     payload = {
         "worker_id": run.worker_id,
         "attempt": run.attempt,
@@ -469,13 +411,13 @@ def _by_state(free: Rule, held: Rule, ended: Rule, **exceptions: Rule) -> Mappin
 
 TABLE: Final[Mapping[type[Command], Mapping[str, Rule]]] = {
     #                   queued, released   claimed … shipping   shipped, failed    but for
-    Report:   _by_state(_not_held,         _report,             _report_finished),
-    Claim:    _by_state(_take,             _claim_held,         _no_longer_queued),
-    Release:  _by_state(_release_unheld,   _release,            _finished),
-    Pause:    _by_state(_not_claimed,      _pause,              _finished,         paused=_unchanged),
-    Resume:   _by_state(_not_claimed,      _unchanged,          _finished,         paused=_resume),
-    Cancel:   _by_state(_cancel,           _cancel,             _finished),
-    Retry:    _by_state(_unchanged,        _held_by_other,      _finished,         failed=_retry),
+    Report:   _by_state(not_held,         _report,             _report_finished),
+    Claim:    _by_state(_take,             _claim_held,         no_longer_queued),
+    Release:  _by_state(_release_unheld,   _release,            finished),
+    Pause:    _by_state(not_claimed,      _pause,              finished,         paused=_unchanged),
+    Resume:   _by_state(not_claimed,      _unchanged,          finished,         paused=_resume),
+    Cancel:   _by_state(_cancel,           _cancel,             finished),
+    Retry:    _by_state(_unchanged,        held_by_other,      finished,         failed=_retry),
     TakeBack: _by_state(_unchanged,        _take_back,          _unchanged),
     Unblock:  _by_state(_unblock,          _unblock,            _unblock),
     Ripen:    _by_state(_ripen,            _unchanged,          _unchanged),

@@ -16,7 +16,7 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from heartlane.lanes.rules import Refusal
+from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.run import Role
 
 MERGED: Final = "merged"

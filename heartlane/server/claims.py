@@ -9,7 +9,7 @@ from typing import Any, Final
 import orjson
 
 from heartlane.lanes.commands import Claim
-from heartlane.lanes.rules import Decision
+from heartlane.lanes.decisions import Decision
 from heartlane.server.auth import Principal
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError

@@ -15,7 +15,7 @@ from typing import Any, Final, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from heartlane.lanes.rules import Refusal
+from heartlane.lanes.decisions import Refusal
 from heartlane.server.auth import Principal, require
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Headers, Issue, invalid_request, render, validation_error

@@ -15,7 +15,7 @@ from typing import Final
 import structlog
 
 from heartlane.lanes.commands import Ripen, TakeBack
-from heartlane.lanes.rules import Decision
+from heartlane.lanes.decisions import Decision
 from heartlane.server.metrics import Metrics
 from heartlane.store.control import EXPIRED_AT_ONCE, due_again, due_for_take_back, sign_of_life, upcoming
 from heartlane.store.errors import StoreError

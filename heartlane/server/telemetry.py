@@ -8,7 +8,8 @@ from typing import Final
 import orjson
 
 from heartlane.lanes.commands import Report
-from heartlane.lanes.rules import Decision, directive
+from heartlane.lanes.decisions import Decision
+from heartlane.lanes.rules import directive
 from heartlane.lanes.run import Event
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Issue, invalid_request

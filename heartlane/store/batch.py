@@ -15,7 +15,8 @@ from typing import Any, Final, NamedTuple, Protocol
 import structlog
 
 from heartlane.lanes.commands import Claim, Command, Report, Unblock
-from heartlane.lanes.rules import Decision, Refusal, decide, ticket_event
+from heartlane.lanes.decisions import Decision, Refusal
+from heartlane.lanes.rules import decide, ticket_event
 from heartlane.lanes.run import CLAIMABLE_STATES, EVENT_TYPE_BITS, MUTABLE_COLUMNS, Event, Run
 from heartlane.lanes.tickets import Ticket, advance
 from heartlane.wire.parse import dump_json

@@ -12,8 +12,8 @@ from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.planning import Lane, Source, initial_runs
-from heartlane.lanes.rules import Refusal
 from heartlane.lanes.run import Run
 from heartlane.store.batch import Opening
 from heartlane.store.ids import new_id

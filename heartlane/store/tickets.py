@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from heartlane.lanes.rules import Refusal
+from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket, amend, open_ticket
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, cursor_id, page

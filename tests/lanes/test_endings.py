@@ -20,7 +20,8 @@ from heartlane.lanes.commands import (
     TakeBack,
     Unblock,
 )
-from heartlane.lanes.rules import Decision, decide, ticket_event
+from heartlane.lanes.decisions import Decision
+from heartlane.lanes.rules import decide, ticket_event
 from heartlane.lanes.run import Event, Run
 from tests.runs import NOW, applied, claimed, decision, later, phase_change, queued, refused, report, running
 

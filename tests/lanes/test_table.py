@@ -20,7 +20,8 @@ from heartlane.lanes.commands import (
     TakeBack,
     Unblock,
 )
-from heartlane.lanes.rules import TABLE, Decision, decide
+from heartlane.lanes.decisions import Decision
+from heartlane.lanes.rules import TABLE, decide
 from heartlane.lanes.run import CLAIMABLE_STATES, FINISHED_STATES, HELD_STATES, MUTABLE_COLUMNS, Run, State
 from tests.runs import claimed, later, queued
 

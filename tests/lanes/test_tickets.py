@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from heartlane.lanes.rules import Refusal
+from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.run import Role
 from heartlane.lanes.tickets import (
     MERGED,

@@ -9,8 +9,8 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from heartlane.lanes import bounds
+from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.planning import Lane, SelectedTicket, lanes_from_tickets, problems, tidy
-from heartlane.lanes.rules import Refusal
 from heartlane.lanes.tickets import lane_roles
 from heartlane.server.auth import Principal
 from heartlane.server.bodies import list_body, plan_body

@@ -8,7 +8,7 @@ from typing import Annotated
 from fastapi import APIRouter, Query
 
 from heartlane.lanes.commands import Cancel, Command, Pause, Release, Resume, Retry
-from heartlane.lanes.rules import Refusal
+from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.run import Run
 from heartlane.server.auth import Principal, require
 from heartlane.server.bodies import event_body
