@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
@@ -83,20 +84,20 @@ class Metrics:
         async with store.reading() as conn:
             now = await store.now()
             counts = (await conn.execute(select(runs.c.state, func.count()).group_by(runs.c.state))).all()
-            heard = (
-                await conn.execute(
-                    select(runs.c.last_heartbeat).where(
-                        runs.c.worker_id.is_not(None), runs.c.state.in_(sorted(HELD_STATES))
-                    )
-                )
-            ).scalars()
-            ages = sorted((now - moment).total_seconds() for moment in heard if moment is not None)
+            young = [
+                func.count().filter(runs.c.last_heartbeat >= now - timedelta(seconds=bound)).label(f"within_{bound}")
+                for bound in LEASE_AGES_SECONDS
+            ]
+            held = select(*young, func.count()).where(
+                runs.c.worker_id.is_not(None), runs.c.state.in_(sorted(HELD_STATES))
+            )
+            *within, all_held = (await conn.execute(held)).one()
         by_state = dict(map(tuple, counts))
         for state in State:
             self._runs.labels(str(state)).set(by_state.get(str(state), 0))
-        for bound in LEASE_AGES_SECONDS:
-            self._leases.labels(str(bound)).set(sum(age <= bound for age in ages))
-        self._leases.labels("+Inf").set(len(ages))
+        for bound, count in zip(LEASE_AGES_SECONDS, within, strict=True):
+            self._leases.labels(str(bound)).set(count)
+        self._leases.labels("+Inf").set(all_held)
         self._queue.set(store.ledger.waiting)
         self._waiting.set(waiting)
         return generate_latest(self.registry)

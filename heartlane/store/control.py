@@ -7,8 +7,7 @@ from typing import Final, NamedTuple
 
 from sqlalchemy import select, update
 
-from heartlane.lanes.run import CLAIMABLE_STATES
-from heartlane.store.schema import control, runs
+from heartlane.store.schema import DELAYED, control, runs
 from heartlane.store.store import Store
 
 GAP_SECONDS: Final = 3.0
@@ -46,7 +45,7 @@ async def due_again(store: Store, now: datetime) -> list[str]:
     async with store.reading() as conn:
         query = (
             select(runs.c.id)
-            .where(runs.c.not_before <= now, runs.c.state.in_(sorted(CLAIMABLE_STATES)))
+            .where(runs.c.not_before <= now, DELAYED)
             .order_by(runs.c.not_before)
             .limit(EXPIRED_AT_ONCE)
         )
@@ -65,11 +64,7 @@ class Upcoming(NamedTuple):
 async def upcoming(store: Store) -> Upcoming:
     """The first moment of each kind, from the heads of two indexes, in one look."""
     first_lease = select(runs.c.take_back_at).where(runs.c.take_back_at.is_not(None)).order_by(runs.c.take_back_at)
-    first_held_back = (
-        select(runs.c.not_before)
-        .where(runs.c.not_before.is_not(None), runs.c.state.in_(sorted(CLAIMABLE_STATES)))
-        .order_by(runs.c.not_before)
-    )
+    first_held_back = select(runs.c.not_before).where(DELAYED).order_by(runs.c.not_before)
     query = select(first_lease.limit(1).scalar_subquery(), first_held_back.limit(1).scalar_subquery())
     async with store.reading() as conn:
         take_back_at, not_before = (await conn.execute(query)).one()

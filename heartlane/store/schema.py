@@ -186,6 +186,8 @@ plans = Table(
     Index("plans_project_id_id_idx", "project_id", "id"),
 )
 
+# Conditions of partial indexes. A query is only served by such an index when it says the very same in so many words: a
+# bound parameter proves nothing to the planner.
 CLAIMABLE: Final = text("state IN ('queued', 'released') AND blockers_left = 0 AND not_before IS NULL")
 DELAYED: Final = text("state IN ('queued', 'released') AND not_before IS NOT NULL")
 
