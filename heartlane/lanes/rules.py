@@ -38,7 +38,7 @@ from heartlane.lanes.decisions import (
     not_claimed,
     not_held,
 )
-from heartlane.lanes.run import FINISHED_STATES, HELD_STATES, Event, Run
+from heartlane.lanes.run import FINISHED_STATES, HELD_STATES, Event, Run, stalled_since
 
 
 def decide(run: Run, command: Command, now: datetime) -> Decision | Refusal:
@@ -145,7 +145,9 @@ def _report(run: Run, command: Report, now: datetime) -> Decision | Refusal:
             if effect is not None and state not in FINISHED_STATES:
                 effect(changes, state, event.payload, now)
                 state = changes.get("state", state)
-            if event.type != "heartbeat":
+            if event.type == "error" and event.payload.get("reason") == "stalled":
+                changes["progress_at"] = stalled_since(run, now)
+            elif event.type != "heartbeat":
                 changes["progress_at"] = now
     if command.phase is not None:
         if command.phase != run.phase:

@@ -7,7 +7,7 @@ of its columns change; nothing else in Heartlane sets a run's state.
 from __future__ import annotations
 
 import json
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
@@ -181,6 +181,11 @@ def is_stalled(run: Run, now: datetime) -> bool:
     if run.state not in ("claimed", "running", "shipping") or run.waiting_for is not None or run.progress_at is None:
         return False
     return (now - run.progress_at).total_seconds() > run.stalled_after_seconds
+
+
+def stalled_since(run: Run, now: datetime) -> datetime:
+    """The `progress_at` of a run whose holder says by itself, at `now`, that its agent has stalled: it counts at once."""
+    return now - timedelta(seconds=run.stalled_after_seconds, microseconds=1)
 
 
 def needs_attention(run: Run, now: datetime, *, stalled: bool) -> str | None:

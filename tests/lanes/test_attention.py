@@ -53,6 +53,13 @@ def test_a_claim_that_is_never_reported_on_stalls_too() -> None:
     assert is_stalled(run, later(901))
 
 
+def test_a_holder_that_says_by_itself_that_its_agent_stalled_is_believed_until_something_happens() -> None:
+    stalled = applied(running(), report(Event("error", {"message": "Silent for 5 min.", "reason": "stalled"})))
+    assert attention(stalled) == "stalled"
+    assert attention(heartbeats_until(stalled, 1), later(1)) == "stalled"
+    assert attention(applied(stalled, report(Event("action", {}))), NOW) is None
+
+
 def test_a_paused_lane_and_one_that_waits_for_a_person_are_quiet_by_right() -> None:
     assert not is_stalled(applied(running(), Pause()), later(5000))
     assert not is_stalled(applied(running(), report(phase_change("waiting"))), later(5000))
