@@ -184,7 +184,7 @@ def is_stalled(run: Run, now: datetime) -> bool:
 
 
 def stalled_since(run: Run, now: datetime) -> datetime:
-    """The `progress_at` of a run whose holder says by itself, at `now`, that its agent has stalled: it counts at once."""
+    """The `progress_at` of a run whose holder says by itself, at `now`, that its agent has stalled."""
     return now - timedelta(seconds=run.stalled_after_seconds, microseconds=1)
 
 
