@@ -10,7 +10,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 BUILD_TOOLS := hatchling editables
-SOURCES := $(wildcard heartlane tests bench demo)
+SOURCES := $(wildcard heartlane tests bench demo docs)
 PYTEST_ARGS ?=
 
 # The first interpreter that is new enough; `make PYTHON=… setup` names another.
@@ -24,7 +24,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: help setup demo up test slow check bench format lock clean
+.PHONY: help setup demo up test slow check bench docs format lock clean
 
 help: ## what there is to run
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 15
@@ -63,6 +63,9 @@ check: setup ## lint, format and types
 
 bench: setup ## measure reports per second against the floor of the same server
 	@$(PY) -m bench
+
+docs: setup ## write the generated parts of the documentation anew
+	@$(PY) -m docs.generate
 
 format: setup ## put imports and layout in order
 	@$(PY) -m ruff check --fix-only .
