@@ -141,20 +141,26 @@ _STATEMENTS: Final = {
 }
 
 
-async def connect(url: str) -> asyncpg.Connection[Any]:
-    """A connection as the ledger uses it: ids as text, UTC, and a limit on how long a statement may take."""
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(
-        url,
-        timeout=CONNECT_SECONDS,
-        command_timeout=STATEMENT_SECONDS + 2,
-        server_settings={
+def connect_arguments(url: str) -> dict[str, Any]:
+    """What every connection is opened with. asyncpg reads the URL itself, and so takes all that libpq's URLs may say
+    (`?sslmode=verify-full`, several hosts, …); SQLAlchemy's own reading would not."""
+    return {
+        "dsn": url,
+        "timeout": CONNECT_SECONDS,
+        "command_timeout": STATEMENT_SECONDS + 2,
+        "server_settings": {
             "application_name": "heartlane",
             "timezone": "UTC",
             "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
             "idle_in_transaction_session_timeout": "30000",
             "jit": "off",
         },
-    )
+    }
+
+
+async def connect(url: str) -> asyncpg.Connection[Any]:
+    """A connection as the ledger uses it: ids as text, UTC, and a limit on how long a statement may take."""
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(**connect_arguments(url))
     await connection.set_type_codec("uuid", schema="pg_catalog", encoder=str, decoder=str, format="text")
     return connection
 

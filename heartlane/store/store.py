@@ -28,7 +28,7 @@ from heartlane.store.feed import CHANNEL, Feed, encode
 from heartlane.store.ids import new_id
 from heartlane.store.ledger import QUEUE_LIMIT_DEFAULT, Ledger
 from heartlane.store.listener import Listener
-from heartlane.store.postgres import CONNECT_SECONDS, STATEMENT_SECONDS, PostgresEngine
+from heartlane.store.postgres import PostgresEngine, connect_arguments
 from heartlane.store.sqlite import PRAGMAS, SqliteEngine
 
 POOL_SIZE_DEFAULT: Final = 8
@@ -204,22 +204,12 @@ def _prepare_sqlite(engine: AsyncEngine, begin: str, pragmas: Sequence[str]) -> 
 
 def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
     return create_async_engine(
-        make_url(url).set(drivername="postgresql+asyncpg"),
+        "postgresql+asyncpg://",
         pool_size=pool_size,
         max_overflow=0,
         pool_timeout=POOL_WAIT_SECONDS,
         pool_pre_ping=True,
-        connect_args={
-            "timeout": CONNECT_SECONDS,
-            "command_timeout": STATEMENT_SECONDS + 2,
-            "server_settings": {
-                "application_name": "heartlane",
-                "timezone": "UTC",
-                "statement_timeout": str(int(STATEMENT_SECONDS * 1000)),
-                "idle_in_transaction_session_timeout": "30000",
-                "jit": "off",
-            },
-        },
+        connect_args=connect_arguments(url),
     )
 
 

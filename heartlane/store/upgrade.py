@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from heartlane.store.errors import SchemaMismatch, StoreUnavailable
+from heartlane.store.postgres import CONNECT_SECONDS
 from heartlane.store.schema import metadata
 
 HEAD: Final = "0001"
@@ -155,7 +156,7 @@ async def _connection(url: str, *, write: bool = False) -> AsyncIterator[AsyncCo
         event.listen(engine.sync_engine, "begin", on_begin)
     else:
         engine = create_async_engine(
-            make_url(url).set(drivername="postgresql+asyncpg"), poolclass=NullPool, connect_args={"timeout": 5.0}
+            "postgresql+asyncpg://", poolclass=NullPool, connect_args={"dsn": url, "timeout": CONNECT_SECONDS}
         )
     try:
         async with engine.begin() as conn:

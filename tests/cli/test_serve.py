@@ -131,3 +131,13 @@ def test_limits_and_proxies_are_what_the_flags_say(tmp_path: Path) -> None:
             assert [answer.headers["ratelimit-remaining"] for answer in answers] == ["1", "0", "0"]
             assert 1 <= answers[2].json()["retryAfter"] <= 60
             assert 1 <= int(answers[2].headers["retry-after"]) <= 60
+
+
+def test_a_postgresql_url_may_say_how_to_connect(postgres_database_url: str, tmp_path: Path) -> None:
+    more = "&" if "?" in postgres_database_url else "?"
+    with served(f"{postgres_database_url}{more}sslmode=prefer&target_session_attrs=read-write", tmp_path) as server:
+        assert httpx.get(f"{server.url}/readyz", timeout=10).status_code == 200
+        assert stop(server) == 0
+    for wrong in ("sslmode=nonsense", "no_such_parameter=1"):
+        line = assert_one_line(heartlane("serve", "--database", f"{postgres_database_url}{more}{wrong}"), 1)
+        assert wrong.split("=", maxsplit=1)[0] in line
