@@ -97,10 +97,12 @@ def test_the_nginx_settings_do_what_the_page_says(tmp_path: Path) -> None:
             ]
             assert left == ["4", "3", "2"]
 
-            # Larger than the server takes, and not yet than nginx does: the server says so, in its own shape.
-            large = client.post("/api/agents/runs/claim", json={"worker_id": "w", "labels": {"x": "x" * 4_500_000}})
-            assert large.status_code == 413
-            assert large.json()["code"] == "PAYLOAD_TOO_LARGE"
+            # What the server takes comes through, and what it doesn't take nginx refuses itself.
+            large = client.post("/api/agents/runs/claim", json={"worker_id": "w", "labels": {"x": "x" * 4_100_000}})
+            assert large.status_code == 400
+            assert large.json()["code"] == "INVALID_REQUEST"
+            larger = client.post("/api/agents/runs/claim", json={"worker_id": "w", "labels": {"x": "x" * 4_200_000}})
+            assert larger.status_code == 413
 
             # Nothing is sent while a claim waits.
             claim = client.post("/api/agents/runs/claim", json={"worker_id": "w", "wait_seconds": 2})
