@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
+from itertools import product
 from typing import Final
 
 from docs.generate.markdown import code, table
@@ -20,8 +21,9 @@ from heartlane.lanes.commands import (
     TakeBack,
     Unblock,
 )
+from heartlane.lanes.decisions import Decision
 from heartlane.lanes.planning import Lane, Source, initial_runs
-from heartlane.lanes.rules import Decision, decide
+from heartlane.lanes.rules import decide
 from heartlane.lanes.run import Event, Run, State
 
 BEGIN: Final = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -92,15 +94,14 @@ def allowed(run: Run, command: Command, now: datetime) -> Decision:
 
 def transitions() -> Iterator[tuple[str, str]]:
     """Every pair of states that some command leads through, from the first to the second."""
-    for state in STATES:
-        for failures_left in (1, 5):
-            run = lane_in(state, failures_left=failures_left)
-            for command in (*COMMANDS.values(), Release(HOLDER, failed=True), Report(HOLDER, phase="tests")):
-                decision = decide(run, command, LATE)
-                if isinstance(decision, Decision):
-                    after = run._replace(**decision.changes).state
-                    if after != state:
-                        yield state, after
+    commands = (*COMMANDS.values(), Release(HOLDER, failed=True), Report(HOLDER, phase="tests"))
+    for state, failures_left, command in product(STATES, (1, 5), commands):
+        run = lane_in(state, failures_left=failures_left)
+        # A resume looks at the phase, so each lane is tried in that phase too.
+        for standing in (run, run._replace(phase="shipping")):
+            decision = decide(standing, command, LATE)
+            if isinstance(decision, Decision) and decision.changes.get("state", state) != state:
+                yield state, decision.changes["state"]
 
 
 def _outcome(state: str, command: Command) -> str:

@@ -1,4 +1,4 @@
-"""The page's nginx settings, in a real nginx before a real server: they let through, wait, and keep in what they should.
+"""The page's nginx settings, in a real nginx before a real server: they let through, wait and keep in what they should.
 
 Needs nginx, which nothing else does; a machine without it says so.
 """
