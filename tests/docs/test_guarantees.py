@@ -27,7 +27,7 @@ def named_in(shown: str) -> list[tuple[str, list[str]]]:
     return [(found["file"], re.findall(r"test_\w+", found["tests"])) for found in SHOWN.finditer(shown)]
 
 
-def tests_of(path: Path) -> set[str]:
+def names_of_tests(path: Path) -> set[str]:
     """The tests of a file, without importing it."""
     return {
         node.name
@@ -46,7 +46,7 @@ def missing(shown: str) -> list[str]:
         elif path.suffix == ".md":
             wrong += [f"{file} has no commands"] * ("```sh\n" not in path.read_text("utf-8"))
         else:
-            there = tests_of(path)
+            there = names_of_tests(path)
             wrong += [f"{file} has no {name}" for name in tests if name not in there]
             wrong += [f"{file} has no tests"] * (not there)
     return wrong

@@ -12,6 +12,7 @@ from docs.generate.pages import ROOT, pages
 
 INDEX = ROOT / "docs" / "README.md"
 FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
+COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
 CODE = re.compile(r"`[^`\n]*`")
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>[^)\s]+)\)")
 HEADING = re.compile(r"^#{1,6} (?P<text>.+?)\s*$", re.MULTILINE)
@@ -44,8 +45,8 @@ def anchors_of(page: str) -> set[str]:
 
 
 def links_of(page: str) -> list[str]:
-    """The targets of a page's links, but for those in code."""
-    plain = FENCE.sub("", page)
+    """The targets of a page's links, but for those in code and comments."""
+    plain = COMMENT.sub("", FENCE.sub("", page))
     return [
         link["target"] for link in LINK.finditer(plain) if not any(_within(code, link) for code in CODE.finditer(plain))
     ]
