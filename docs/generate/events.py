@@ -95,6 +95,13 @@ OF_WORKERS: Final[Mapping[str, WorkerEvent]] = {
                 "over_budget",
                 {"reason": "budget"},
             ),
+            Field(
+                "reason",
+                "the string `stalled`",
+                "the run counts as stalled at once, until something else happens",
+                "progress_at",
+                {"reason": "stalled"},
+            ),
         ),
     ),
     "ship_complete": WorkerEvent(

@@ -165,7 +165,7 @@ def test_workers_send_these_types_and_the_server_writes_the_others() -> None:
 @pytest.mark.parametrize(
     ("kind", "field"),
     [
-        pytest.param(kind, field, id=f"{kind}-{field.name}")
+        pytest.param(kind, field, id=f"{kind}-{field.name}-{field.column}")
         for kind, of in events.OF_WORKERS.items()
         for field in of.fields
     ],
