@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from typing import Any, Final
@@ -15,6 +16,7 @@ from docs.generate.markdown import fence
 from heartlane.cli.main import COMMANDS, run
 
 COLUMNS: Final = 100
+_STYLE: Final = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def reference() -> str:
@@ -41,7 +43,8 @@ def help_of(verb: list[str]) -> str:
     printed = io.StringIO()
     with _plain_terminal(), contextlib.redirect_stdout(printed):
         run([*verb, "--help"])
-    lines = [line.rstrip() for line in printed.getvalue().splitlines()]
+    # Where a variable of the environment forces a terminal's style, bold letters come all the same.
+    lines = [line.rstrip() for line in _STYLE.sub("", printed.getvalue()).splitlines()]
     return "\n".join(lines).strip("\n")
 
 
