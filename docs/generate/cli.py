@@ -29,7 +29,8 @@ def reference() -> str:
 def verbs() -> Iterator[list[str]]:
     """Every verb, families before their members: `["token"]`, `["token", "create"]`, …"""
     for name in COMMANDS:
-        yield from _verbs_of([name], get_command(import_module(f"heartlane.cli.{name}").app))
+        app = getattr(import_module(f"heartlane.cli.{name}"), "app", None)
+        yield from _verbs_of([name], None if app is None else get_command(app))
 
 
 def _verbs_of(path: list[str], command: Any) -> Iterator[list[str]]:
@@ -41,7 +42,7 @@ def _verbs_of(path: list[str], command: Any) -> Iterator[list[str]]:
 def help_of(verb: list[str]) -> str:
     """What `heartlane VERB --help` prints on a terminal of so many columns, without colours."""
     printed = io.StringIO()
-    with _plain_terminal(), contextlib.redirect_stdout(printed):
+    with _plain_terminal(), contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         run([*verb, "--help"])
     # Where a variable of the environment forces a terminal's style, bold letters come all the same.
     lines = [line.rstrip() for line in _STYLE.sub("", printed.getvalue()).splitlines()]
