@@ -27,7 +27,9 @@ LAYERS: dict[str, frozenset[str]] = {
     "wire": frozenset({"lanes"}),
     "store": frozenset({"lanes", "wire"}),
     "server": frozenset({"lanes", "wire", "store"}),
-    "cli": frozenset({"lanes", "wire", "store", "server"}),
+    "client": frozenset({"lanes", "wire"}),
+    "worker": frozenset({"lanes", "wire", "client"}),
+    "cli": frozenset({"lanes", "wire", "store", "server", "client", "worker"}),
 }
 # Modules beside the layers: the version, and the door of `python -m heartlane`.
 TOP_MODULES: dict[str, frozenset[str]] = {"__init__": frozenset(), "__main__": frozenset({"cli"})}
