@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import claims, flat, idle, rounds, waking
+from bench import adapters, claims, flat, idle, rounds, waking
 from bench.databases import Engine, NotDurable, open_engine, work_folder
 from bench.figures import Report
 from bench.processes import ServerFailed
@@ -22,7 +22,8 @@ from bench.rounds import LoadFailed, Pace
 from bench.seeding import Size
 
 ENGINES: Final = ("sqlite", "postgresql")
-PARTS: Final = ("reports", "idle", "claims", "waking")
+PARTS: Final = ("reports", "idle", "claims", "waking", "adapters")
+WITHOUT_A_DATABASE: Final = frozenset({"adapters"})
 CONNECTIONS_MAX: Final = 10_000
 PLAIN_WIDTH: Final = 150
 """Columns of what is printed where there is no terminal to ask for its width."""
@@ -33,7 +34,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measures durable reports per second against the floor of the same server program, on both "
-        "engines; memory and processor time; claims from a long queue; and how soon a waiting worker has its lane.",
+        "engines; memory and processor time; claims from a long queue; how soon a waiting worker has its lane; and how "
+        "fast agents' output is read.",
     )
     parser.add_argument("--quick", action="store_true", help="short rounds and small sizes: under 90 s, rough figures")
     parser.add_argument("--flat", action="store_true", help="only: the same load on databases of several sizes")
@@ -101,7 +103,10 @@ async def measure(options: argparse.Namespace, folder: Path, report: Report, con
     pace = Pace(options.connections, options.rounds, options.seconds, min(0.7, options.seconds / 2))
     parts = ["flat"] if options.flat else [part for part in PARTS if part in (options.only or PARTS)]
     try:
-        for name in options.engine or ENGINES:
+        if "adapters" in parts:
+            adapters.measure(report, progress)
+        wanted = (options.engine or ENGINES) if set(parts) - WITHOUT_A_DATABASE else ()
+        for name in wanted:
             engine = open_engine(name, folder)
             engines.append(engine)
             report.engines[engine.title] = await engine.facts()

@@ -112,6 +112,8 @@ def _why(adapter: Adapter, ended: Exit) -> tuple[Reason, str, datetime | None]:
         if reason == "unknown":
             reason = by_exit if by_exit not in (None, "crashed") else by_words
         return reason, message, result.retry_at
+    if result is not None:
+        return by_exit or "crashed", _joined(f"It said that it was done, and then: {_exit_text(ended)}", words), None
     if trouble is not None and trouble.reason != "unknown":
         return trouble.reason, trouble.message, trouble.retry_at
     if by_exit in ("killed", "crashed") and ended.code is None:

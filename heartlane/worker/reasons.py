@@ -151,3 +151,18 @@ def classify(text: str, status: int | None = None) -> Reason:
     if status is None and (found := re.search(_STATUS, text, re.IGNORECASE)):
         status = int(found[1])
     return _BY_STATUS.get(status, "unknown") if status is not None else "unknown"
+
+
+_SESSION_GONE: Final = (
+    r"no (?:conversation|rollout|saved session|session|thread|task)\b.{0,60}(?:found|matched|exists)|"
+    r"(?:session|thread|conversation) .{0,60}(?:not found|does not exist)|no previous sessions found"
+)
+
+
+def session_is_gone(text: str) -> bool:
+    """Whether a failure means that the session to go on with isn't there (any more): a new one can be started.
+
+    >>> session_is_gone("No conversation found with session ID: 0ef1a5dd")
+    True
+    """
+    return re.search(_SESSION_GONE, text[:LOOKED_AT_MAX], re.IGNORECASE) is not None

@@ -2,7 +2,7 @@
 
 from heartlane.worker.agents.base import NOTHING_USED, Adapter, AgentEvent, Result, Trouble, Usage
 from heartlane.worker.agents.detect import detect, detect_line, program_of
-from heartlane.worker.agents.recipe import Agent, Login
+from heartlane.worker.agents.recipe import Agent, Login, Resume
 from heartlane.worker.agents.registry import BadAgent, UnknownAgent, agent, names, open_adapter
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "BadAgent",
     "Login",
     "Result",
+    "Resume",
     "Trouble",
     "UnknownAgent",
     "Usage",

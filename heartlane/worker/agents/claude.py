@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from heartlane.worker.agents.base import NOTHING_USED, Usage
 from heartlane.worker.agents.json_lines import Handler, JsonLines, Record
-from heartlane.worker.agents.recipe import Agent, Login
+from heartlane.worker.agents.recipe import Agent, Login, Resume
 from heartlane.worker.agents.values import (
     add,
     add_usage,
@@ -256,10 +256,7 @@ AGENT: Final = Agent(
     command=(
         "claude", "-p", "{prompt}", "--output-format", "stream-json", "--verbose", "--permission-mode", "acceptEdits",
     ),
-    resume=(
-        "claude", "-p", "{prompt}", "--resume", "{session_id}", "--output-format", "stream-json", "--verbose",
-        "--permission-mode", "acceptEdits",
-    ),
+    resume=Resume(("--resume", "{session_id}")),
     environment={"DISABLE_AUTOUPDATER": "1"},
     version=("claude", "--version"),
     install="Install Claude Code: npm install -g @anthropic-ai/claude-code",

@@ -11,7 +11,7 @@ from typing import Final
 from heartlane.worker.agents.base import NOTHING_USED, Usage
 from heartlane.worker.agents.codex_old import OldCodex
 from heartlane.worker.agents.json_lines import Handler, Record
-from heartlane.worker.agents.recipe import Agent, Login
+from heartlane.worker.agents.recipe import Agent, Login, Resume
 from heartlane.worker.agents.values import (
     add,
     add_usage,
@@ -186,7 +186,7 @@ AGENT: Final = Agent(
     programs=("codex",),
     marks=("--json", "--experimental-json"),
     command=("codex", "exec", "--json", "--sandbox", "workspace-write", "{prompt}"),
-    resume=("codex", "exec", "--json", "--sandbox", "workspace-write", "resume", "{session_id}", "{prompt}"),
+    resume=Resume(("resume", "{session_id}"), before_prompt=True),
     version=("codex", "--version"),
     install="Install Codex: npm install -g @openai/codex",
     login=Login(

@@ -11,7 +11,7 @@ from typing import Final
 
 from heartlane.worker.agents.base import Trust, Usage
 from heartlane.worker.agents.json_lines import Handler, JsonLines, Record
-from heartlane.worker.agents.recipe import Agent, Login
+from heartlane.worker.agents.recipe import Agent, Login, Resume
 from heartlane.worker.agents.values import add, add_usage, count, error_status, error_text, first, record_of, word
 from heartlane.worker.reasons import Reason
 
@@ -157,9 +157,9 @@ AGENT: Final = Agent(
     title="Copilot CLI",
     adapter=Copilot,
     programs=("copilot",),
-    marks=("json", "--output-format=json"),
+    marks=("json",),
     command=("copilot", "-p", "{prompt}", "--output-format", "json", "--allow-all-tools"),
-    resume=("copilot", "--resume={session_id}", "-p", "{prompt}", "--output-format", "json", "--allow-all-tools"),
+    resume=Resume(("--resume={session_id}",)),
     version=("copilot", "--version"),
     install="Install Copilot CLI: npm install -g @github/copilot",
     login=Login(

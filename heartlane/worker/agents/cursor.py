@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from heartlane.worker.agents.claude import ClaudeLike, texts_of
 from heartlane.worker.agents.json_lines import Handler, Record
-from heartlane.worker.agents.recipe import Agent, Login
+from heartlane.worker.agents.recipe import Agent, Login, Resume
 from heartlane.worker.agents.values import count, error_text, first, record_of, word
 
 _WENT_WRONG: Final = ("error", "failure", "rejected", "timeout", "permissionDenied", "spawnError", "fileNotFound")
@@ -80,7 +80,7 @@ AGENT: Final = Agent(
     programs=("cursor-agent",),
     marks=("stream-json",),
     command=("cursor-agent", "-p", "--force", "--output-format", "stream-json", "{prompt}"),
-    resume=("cursor-agent", "-p", "--force", "--resume", "{session_id}", "--output-format", "stream-json", "{prompt}"),
+    resume=Resume(("--resume", "{session_id}")),
     version=("cursor-agent", "--version"),
     install="Install Cursor's agent as cursor.com/cli says.",
     login=Login(

@@ -7,7 +7,7 @@ from typing import Final
 
 from heartlane.worker.agents.base import Usage
 from heartlane.worker.agents.json_lines import Handler, JsonLines, Record
-from heartlane.worker.agents.recipe import Agent, Login
+from heartlane.worker.agents.recipe import Agent, Login, Resume
 from heartlane.worker.agents.values import add, count, error_status, error_text, first, record_of, word
 from heartlane.worker.reasons import Reason
 
@@ -85,10 +85,7 @@ AGENT: Final = Agent(
     programs=("gemini", "gemini-cli"),
     marks=("stream-json",),
     command=("gemini", "-p", "{prompt}", "--output-format", "stream-json", "--approval-mode", "yolo"),
-    resume=(
-        "gemini", "--resume", "{session_id}", "-p", "{prompt}", "--output-format", "stream-json",
-        "--approval-mode", "yolo",
-    ),
+    resume=Resume(("--resume", "{session_id}")),
     # In a folder that nobody has trusted yet it asks before every tool, whatever the approval mode.
     environment={"GEMINI_CLI_TRUST_WORKSPACE": "true"},
     version=("gemini", "--version"),

@@ -63,7 +63,7 @@ class Goose(JsonLines):
 
     def _text(self, text: object) -> None:
         if isinstance(text, str) and text.startswith((_FAILED, _OUT_OF_TURNS)) and not self.joined:
-            self.warn(text.removeprefix(_FAILED).partition("\n\nPlease retry if")[0])
+            self.warn(text.removeprefix(_FAILED).partition("\n\nPlease retry if")[0].strip())
         else:
             self.join(text)
 
@@ -90,7 +90,7 @@ AGENT: Final = Agent(
     title="goose",
     adapter=Goose,
     programs=("goose",),
-    marks=("stream-json", "--output-format=stream-json"),
+    marks=("stream-json",),
     command=("goose", "run", "-t", "{prompt}", "--output-format", "stream-json"),
     environment={"GOOSE_MODE": "auto"},
     version=("goose", "--version"),

@@ -11,7 +11,7 @@ from typing import Final
 
 from heartlane.worker.agents.base import Trust, Usage
 from heartlane.worker.agents.json_lines import Handler, JsonLines, Record
-from heartlane.worker.agents.recipe import Agent, Login
+from heartlane.worker.agents.recipe import Agent, Login, Resume
 from heartlane.worker.agents.values import add, add_usage, count, dollars, error_status, error_text, record_of, word
 from heartlane.worker.reasons import Reason
 
@@ -114,9 +114,9 @@ AGENT: Final = Agent(
     title="OpenCode",
     adapter=OpenCode,
     programs=("opencode", "opencode-ai"),
-    marks=("json", "--format=json"),
+    marks=("json",),
     command=("opencode", "run", "--format", "json", "{prompt}"),
-    resume=("opencode", "run", "--format", "json", "--session", "{session_id}", "{prompt}"),
+    resume=Resume(("--session", "{session_id}"), after="run"),
     environment={"OPENCODE_DISABLE_AUTOUPDATE": "1"},
     version=("opencode", "--version"),
     install="Install OpenCode: npm install -g opencode-ai",

@@ -7,7 +7,7 @@ from typing import Final
 
 from heartlane.worker.agents.claude import ClaudeLike
 from heartlane.worker.agents.gemini import EXIT_REASONS
-from heartlane.worker.agents.recipe import Agent, Login
+from heartlane.worker.agents.recipe import Agent, Login, Resume
 from heartlane.worker.reasons import Reason
 
 
@@ -25,7 +25,7 @@ AGENT: Final = Agent(
     programs=("qwen", "qwen-code"),
     marks=("stream-json",),
     command=("qwen", "-p", "{prompt}", "--yolo", "--output-format", "stream-json"),
-    resume=("qwen", "--resume", "{session_id}", "-p", "{prompt}", "--yolo", "--output-format", "stream-json"),
+    resume=Resume(("--resume", "{session_id}")),
     version=("qwen", "--version"),
     install="Install Qwen Code: npm install -g @qwen-code/qwen-code",
     login=Login(

@@ -254,9 +254,10 @@ class RunState:
     ) -> None:
         """The terminal line says that it failed. What it leaves open is taken from the trouble before it."""
         before = self._trouble
-        trouble = self.trouble_of(
-            message or (before.message if before else None), reason, status=status, retry_at=retry_at
-        )
+        if before is not None and retry_at is None and message in (None, before.message):
+            # Told before: "in 20 seconds" meant from then on.
+            message, retry_at = before.message, before.retry_at
+        trouble = self.trouble_of(message, reason, status=status, retry_at=retry_at)
         if before is not None and trouble.reason in ("unknown", before.reason):
             waits = before.reason in WAITING
             trouble = Trouble(trouble.message, before.reason, (trouble.retry_at or before.retry_at) if waits else None)
