@@ -131,6 +131,8 @@ def _why(adapter: Adapter, ended: Exit) -> tuple[Reason, str, datetime | None]:
 
 def _by_exit(adapter: Adapter, ended: Exit) -> Reason | None:
     """What the exit alone says: a signal, a code that the agent gives a meaning, or just that it broke down."""
+    if ended.lingered and adapter.result is not None:
+        return None  # it was stopped after its end
     number = ended.signal
     if number is None and ended.code is not None:
         if ended.code in adapter.exit_reasons:

@@ -74,7 +74,7 @@ _TABLE: Final[tuple[tuple[Reason, tuple[str, ...]], ...]] = (
     (
         "usage_limit",
         (
-            r"(?:hit|reached|exceeded) your (?!rate)[\w. -]{0,40}(?:limit|quota|allowance)|limit reached",
+            r"(?:hit|reached|exceeded) your (?!rate)[\w. -]{0,40}(?:limit|quota|allowance)|(?<!rate.)limit reached",
             r"(?:usage|session|weekly|daily|monthly|hourly|\d[ -]?hour|spend(?:ing)?|plan)[ _-]?(?:limit|cap)s?\b",
             r"(?:premium requests?|quota)[ _-]?(?:limit|cap|exceeded|exhausted|will reset|has been|reached)",
             r"out[ _]of[ _](?:usage |extra )?(?:credits?|quota|tokens|premium requests)|credit balance",

@@ -1,26 +1,26 @@
 """The cases of the fixture files: for each agent, lines that it prints, and what comes of them.
 
     ## what the case shows
-    < a line as the agent prints it; `\\e[` stands for the beginning of a colour
+    < a line as the agent prints it, `\\e[` for the beginning of a colour
     > an event: its type, then its payload as JSON
     = what is known after the last line, as JSON: "result.reason", "usage.cost_usd", "ended", …
 
-The wall clock is noon of 30 June 2026 in Berlin at the first line, and each line comes a second after the one before it.
+The wall clock is noon of 30 June 2026, two hours ahead of UTC, at the first line, and each line comes a second after
+the one before it.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any, Final, NamedTuple
-from zoneinfo import ZoneInfo
 
 from heartlane.worker.agents import Adapter, AgentEvent, open_adapter
 
 FIXTURES: Final = Path(__file__).parent / "fixtures"
-START: Final = datetime(2026, 6, 30, 12, 0, tzinfo=ZoneInfo("Europe/Berlin"))
+START: Final = datetime(2026, 6, 30, 12, 0, tzinfo=timezone(timedelta(hours=2)))
 
 
 class Case(NamedTuple):
@@ -62,7 +62,7 @@ def read_all(adapter: Adapter, lines: Sequence[str], end: str = "\n") -> list[Ag
 
 
 def begun(name: str) -> Adapter:
-    """A new adapter at noon in Berlin."""
+    """A new adapter, that knows what time it is."""
     adapter = open_adapter(name)
     adapter.begin(START, 100.0)
     return adapter
