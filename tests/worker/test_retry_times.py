@@ -104,7 +104,19 @@ def test_a_zone_that_is_not_known_here_is_taken_for_this_machines(zone: str) -> 
 def test_numbers_that_are_no_instants_are_refused() -> None:
     assert from_epoch(1788180000) == from_epoch(1788180000.0) == from_epoch(1788180000000)
     assert from_epoch("2026-08-31T14:40:00+02:00") == from_epoch(1788180000)
-    values: list[object] = [None, True, 0, -1, 10**20, float("nan"), float("inf"), "soon", "2026-08-31T14:40:00", [], {}]
+    values: list[object] = [
+        None,
+        True,
+        0,
+        -1,
+        10**20,
+        float("nan"),
+        float("inf"),
+        "soon",
+        "2026-08-31T14:40:00",
+        [],
+        {},
+    ]
     for value in values:
         assert from_epoch(value) is None
 

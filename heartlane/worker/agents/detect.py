@@ -106,18 +106,19 @@ def detect(command: Sequence[str]) -> str | None:
 def _find(command: Sequence[str], depth: int) -> tuple[str | None, Sequence[str]]:
     """The agent a command starts, and its arguments."""
     takes_value: frozenset[str] = frozenset()
-    skip = 0
+    own = 0  # words that the starter itself still takes, such as the seconds of `timeout`
+    value_follows = False
     words = list(command[:WORDS_MAX])
     place = 0
     while place < len(words):
         word = words[place]
         place += 1
-        if skip:
-            skip -= 1
-        elif word in takes_value:
-            skip = 1
-        elif word.startswith("-") or _ASSIGNMENT.match(word):
+        if value_follows or word.startswith("-"):
+            value_follows = not value_follows and word in takes_value
+        elif _ASSIGNMENT.match(word):
             continue
+        elif own:
+            own -= 1
         else:
             program = _ENDING.sub("", word.replace("\\", "/").rpartition("/")[2]).lower()
             packaged = next((found for name, found in PACKAGES.items() if name in word), None)
@@ -128,7 +129,7 @@ def _find(command: Sequence[str], depth: int) -> tuple[str | None, Sequence[str]
                 return _in_a_shell(words[place:], depth)
             if program not in _STARTERS:
                 return None, ()
-            takes_value, skip = _STARTERS[program]
+            takes_value, own = _STARTERS[program]
     return None, ()
 
 
