@@ -19,7 +19,6 @@ from heartlane.worker.agents.values import (
     dollars,
     error_text,
     first,
-    later,
     less,
     list_of,
     record_of,
@@ -49,7 +48,6 @@ class ClaudeLike(JsonLines):
 
     def __init__(self) -> None:
         super().__init__()
-        self._introduced: tuple[str | None, str | None] | None = None
         self._messages: dict[str, Usage] = {}
         self._settled = NOTHING_USED  # at the last result
         self._resets: datetime | None = None
@@ -67,23 +65,13 @@ class ClaudeLike(JsonLines):
         """`init` is told; of the other subtypes only what says that something went wrong."""
         match record.get("subtype"):
             case "init":
-                self.introduce(record)
+                self.introduce(record.get("session_id"), record.get("model"))
             case "api_retry":
                 self._retry(record)
             case "permission_denied":
                 tool = word(record.get("tool_name")) or "a tool"
                 said = first(record, "message", "decision_reason") or "permission denied"
                 self.warn(f"{tool}: {said}", "unknown", lasting=False)
-
-    def introduce(self, record: Record) -> None:
-        """The session and the model, told when they are new."""
-        self._session_id = word(record.get("session_id")) or self._session_id
-        self._model = word(record.get("model")) or self._model
-        now = (self._session_id, self._model)
-        if now != self._introduced:
-            self._introduced = now
-            facts = [f"session {now[0]}" if now[0] else "", f"model {now[1]}" if now[1] else ""]
-            self.note(", ".join(fact for fact in facts if fact) or "session started")
 
     def _retry(self, record: Record) -> None:
         status = status_of(record.get("error_status"))
@@ -153,7 +141,7 @@ class ClaudeLike(JsonLines):
             self._messages[key] = usage
             if len(self._messages) > MESSAGES_MAX:
                 del self._messages[next(iter(self._messages))]
-        self._usage = add_usage(self._usage, more)
+        self.used(more)
 
     def usage_of(self, usage: Record) -> Usage:
         """What one `usage` object says."""
@@ -161,9 +149,8 @@ class ClaudeLike(JsonLines):
 
     def on_result(self, record: Record) -> None:
         """The end of a turn, which is the end of the run unless background tasks wake the agent once more."""
-        self._session_id = word(record.get("session_id")) or self._session_id
-        used = self._run_usage(record)
-        self._usage = later(used, self._usage)
+        self.identify(record.get("session_id"))
+        self.used_in_all(self._run_usage(record))
         self._settled, self._messages = self._usage, {}
         said: dict[str, Any] = {
             "turns": count(record.get("num_turns")),

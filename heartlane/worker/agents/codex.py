@@ -54,7 +54,7 @@ class Codex(OldCodex):
 
     def on_thread(self, record: Record) -> None:
         self.trust = "both"
-        self._session_id = word(first(record, "thread_id", "session_id")) or self._session_id
+        self.identify(first(record, "thread_id", "session_id"))
 
     def on_turn_started(self, record: Record) -> None:
         self.goes_on()
@@ -136,7 +136,7 @@ class Codex(OldCodex):
         if (now.total_tokens or 0) < (self._thread_total.total_tokens or 0):
             self._turns_before = add_usage(self._turns_before, self._thread_total)
         self._thread_total = now
-        self._usage = self._since_resumed(add_usage(self._turns_before, now))
+        self.used_in_all(self._since_resumed(add_usage(self._turns_before, now)))
 
     def _since_resumed(self, total: Usage) -> Usage:
         before = self._spent_before

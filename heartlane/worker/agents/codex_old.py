@@ -80,12 +80,11 @@ class OldCodex(JsonLines):
 
     def on_configuration(self, record: Record) -> None:
         self.trust = "exit"
-        self._model = word(record.get("model")) or self._model
+        self.identify(model=record.get("model"))
 
     def on_configured(self, record: Record) -> None:
         message = record_of(record.get("msg"))
-        self._session_id = word(message.get("session_id")) or self._session_id
-        self._model = word(message.get("model")) or self._model
+        self.identify(message.get("session_id"), message.get("model"))
 
     def on_agent_message(self, record: Record) -> None:
         self._old()
@@ -155,7 +154,7 @@ class OldCodex(JsonLines):
         if read is not None or written is not None:
             total = count(usage.get("total_tokens"))
             cached = count(usage.get("cached_input_tokens"))
-            self._usage = Usage(read, written, cached, None, total if total is not None else add(read, written))
+            self.used_in_all(Usage(read, written, cached, None, total if total is not None else add(read, written)))
 
     def on_task_complete(self, record: Record) -> None:
         self.succeeded(record_of(record.get("msg")).get("last_agent_message"))

@@ -62,27 +62,21 @@ class Copilot(JsonLines):
 
     def on_start(self, record: Record) -> None:
         data = record_of(record.get("data"))
-        self._session_id = word(first(data, "sessionId")) or self._session_id
-        self._model = word(first(data, "selectedModel", "model")) or self._model
-        facts = [
-            f"session {self._session_id}" if self._session_id else "",
-            f"model {self._model}" if self._model else "",
-        ]
-        self.note(", ".join(fact for fact in facts if fact))
+        self.introduce(data.get("sessionId"), first(data, "selectedModel", "model"))
 
     def on_model_change(self, record: Record) -> None:
-        self._model = word(record_of(record.get("data")).get("newModel")) or self._model
+        self.identify(model=record_of(record.get("data")).get("newModel"))
 
     def on_message(self, record: Record) -> None:
         self.goes_on()
         data = record_of(record.get("data"))
-        self._model = word(data.get("model")) or self._model
+        self.identify(model=data.get("model"))
         self.say(data.get("content"), word(data.get("parentToolCallId")))
 
     def on_tool_start(self, record: Record) -> None:
         self.goes_on()
         data = record_of(record.get("data"))
-        self._model = word(data.get("model")) or self._model
+        self.identify(model=data.get("model"))
         server, tool = word(data.get("mcpServerName")), word(first(data, "mcpToolName", "toolName"))
         name = f"{server}.{tool}" if server else tool
         self.start(data.get("toolCallId"), name, data.get("arguments"), word(data.get("parentToolCallId")))
@@ -120,7 +114,7 @@ class Copilot(JsonLines):
         written = count(first(data, "output_tokens", "outputTokens"))
         cached = count(first(data, "cache_read_input_tokens", "cacheReadTokens", "cacheReadInputTokens"))
         if read is not None or written is not None:
-            self._usage = Usage(read, written, cached, None, add(read, written))
+            self.used_in_all(Usage(read, written, cached, None, add(read, written)))
 
     def on_shutdown(self, record: Record) -> None:
         """What the session used, by model."""
@@ -130,10 +124,10 @@ class Copilot(JsonLines):
             read, written = count(usage.get("inputTokens")), count(usage.get("outputTokens"))
             used = add_usage(used, Usage(read, written, count(usage.get("cacheReadTokens")), None, add(read, written)))
         if used.total_tokens is not None:
-            self._usage = used
+            self.used_in_all(used)
 
     def on_result(self, record: Record) -> None:
-        self._session_id = word(record.get("sessionId")) or self._session_id
+        self.identify(record.get("sessionId"))
         duration_ms = count(record_of(record.get("usage")).get("sessionDurationMs"))
         exit_code = count(record.get("exitCode"))
         if exit_code == 0:

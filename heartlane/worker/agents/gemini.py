@@ -8,7 +8,7 @@ from typing import Final
 from heartlane.worker.agents.base import Usage
 from heartlane.worker.agents.json_lines import Handler, JsonLines, Record
 from heartlane.worker.agents.recipe import Agent, Login, Resume
-from heartlane.worker.agents.values import add, count, error_status, error_text, first, record_of, word
+from heartlane.worker.agents.values import add, count, error_status, error_text, first, record_of
 from heartlane.worker.reasons import Reason
 
 EXIT_REASONS: Final[Mapping[int, Reason]] = {41: "auth", 53: "max_turns", 130: "killed"}
@@ -32,13 +32,7 @@ class Gemini(JsonLines):
         }
 
     def on_init(self, record: Record) -> None:
-        self._session_id = word(record.get("session_id")) or self._session_id
-        self._model = word(record.get("model")) or self._model
-        facts = [
-            f"session {self._session_id}" if self._session_id else "",
-            f"model {self._model}" if self._model else "",
-        ]
-        self.note(", ".join(fact for fact in facts if fact))
+        self.introduce(record.get("session_id"), record.get("model"))
 
     def on_message(self, record: Record) -> None:
         if record.get("role") not in ("assistant", "model"):
@@ -65,9 +59,8 @@ class Gemini(JsonLines):
         stats = record_of(record.get("stats"))
         read, written = count(stats.get("input_tokens")), count(stats.get("output_tokens"))
         total = count(stats.get("total_tokens"))
-        self._usage = Usage(
-            read, written, count(stats.get("cached")), None, total if total is not None else add(read, written)
-        )
+        total = total if total is not None else add(read, written)
+        self.used_in_all(Usage(read, written, count(stats.get("cached")), None, total))
         duration_ms = count(first(stats, "duration_ms"))
         if record.get("status") == "success":
             self.succeeded(duration_ms=duration_ms)

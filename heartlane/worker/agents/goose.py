@@ -11,7 +11,7 @@ from typing import Final
 from heartlane.worker.agents.base import Usage
 from heartlane.worker.agents.json_lines import Handler, JsonLines, Record
 from heartlane.worker.agents.recipe import Agent, Login
-from heartlane.worker.agents.values import add, count, error_status, error_text, first, list_of, record_of, word
+from heartlane.worker.agents.values import add, count, error_status, error_text, first, list_of, record_of
 
 _FAILED: Final = "Ran into this error:"
 _OUT_OF_TURNS: Final = "I've reached the maximum number of actions"
@@ -68,7 +68,7 @@ class Goose(JsonLines):
             self.join(text)
 
     def on_model_change(self, record: Record) -> None:
-        self._model = word(record.get("model")) or self._model
+        self.identify(model=record.get("model"))
 
     def on_error(self, record: Record) -> None:
         self.warn(error_text(record), status=error_status(record))
@@ -78,7 +78,7 @@ class Goose(JsonLines):
         self.flush()
         read, written = count(record.get("input_tokens")), count(record.get("output_tokens"))
         total = count(record.get("total_tokens"))
-        self._usage = Usage(read, written, None, None, total if total is not None else add(read, written))
+        self.used_in_all(Usage(read, written, None, None, total if total is not None else add(read, written)))
         if self._trouble is None:
             self.succeeded()
         else:

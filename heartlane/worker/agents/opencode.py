@@ -12,7 +12,7 @@ from typing import Final
 from heartlane.worker.agents.base import Trust, Usage
 from heartlane.worker.agents.json_lines import Handler, JsonLines, Record
 from heartlane.worker.agents.recipe import Agent, Login, Resume
-from heartlane.worker.agents.values import add, add_usage, count, dollars, error_status, error_text, record_of, word
+from heartlane.worker.agents.values import add, count, dollars, error_status, error_text, record_of
 from heartlane.worker.reasons import Reason
 
 _FAILED_STEPS: Final[Mapping[str, tuple[Reason, str]]] = {
@@ -40,11 +40,11 @@ class OpenCode(JsonLines):
         }
 
     def on_step_start(self, record: Record) -> None:
-        self._about(record)
+        self.identify(record.get("sessionID"))
         self._works_on()
 
     def on_tool_use(self, record: Record) -> None:
-        self._about(record)
+        self.identify(record.get("sessionID"))
         self._works_on()
         part = record_of(record.get("part"))
         state = record_of(part.get("state"))
@@ -58,20 +58,20 @@ class OpenCode(JsonLines):
         self._trouble = None
 
     def on_text(self, record: Record) -> None:
-        self._about(record)
+        self.identify(record.get("sessionID"))
         self._works_on()
         self.say(record_of(record.get("part")).get("text"))
 
     def on_step_finish(self, record: Record) -> None:
         """A step of the model's: its usage is its own, and no further one follows after `stop`."""
-        self._about(record)
+        self.identify(record.get("sessionID"))
         part = record_of(record.get("part"))
         tokens = record_of(part.get("tokens"))
         cache = record_of(tokens.get("cache"))
         read, written, cached = count(tokens.get("input")), count(tokens.get("output")), count(cache.get("read"))
         written = add(written, count(tokens.get("reasoning")))
         total = add(add(read, written), add(cached, count(cache.get("write"))))
-        self._usage = add_usage(self._usage, Usage(read, written, cached, dollars(part.get("cost")), total))
+        self.used(Usage(read, written, cached, dollars(part.get("cost")), total))
         reason = part.get("reason")
         if reason in ("tool-calls", "unknown"):
             self._works_on()
@@ -82,7 +82,7 @@ class OpenCode(JsonLines):
 
     def on_error(self, record: Record) -> None:
         """An error, after which it may go on or end: without anything after it, it was the end."""
-        self._about(record)
+        self.identify(record.get("sessionID"))
         error = record.get("error")
         self.warn(error_text(error), self._reason(error), status=error_status(error))
         self.failed(error_text(error), self._reason(error), status=error_status(error))
@@ -90,7 +90,7 @@ class OpenCode(JsonLines):
 
     def on_done(self, record: Record) -> None:
         """The session is idle: nothing comes any more."""
-        self._about(record)
+        self.identify(record.get("sessionID"))
         if self._result is None and self._last_text is not None and self._trouble is None:
             self.succeeded()
         self._ended = self._result is not None
@@ -99,9 +99,6 @@ class OpenCode(JsonLines):
         kind = record_of(error).get("name") or record_of(error).get("type")
         reason = self.trouble_of(f"{kind} {error_text(error)}", status=error_status(error)).reason
         return None if reason == "unknown" else reason
-
-    def _about(self, record: Record) -> None:
-        self._session_id = word(record.get("sessionID")) or self._session_id
 
     def _works_on(self) -> None:
         """What came before was not the end after all."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Final, NamedTuple
 
 from heartlane.lanes.bounds import ERROR_MAX, LOG_LINE_MAX, SUMMARY_MAX
 from heartlane.worker.agents.base import NOTHING_USED, TOOL_MAX, AgentEvent, Result, Trouble, Trust, Usage
-from heartlane.worker.agents.values import target_of, word
+from heartlane.worker.agents.values import add_usage, later, target_of, word
 from heartlane.worker.reasons import WAITING, Reason, classify
 from heartlane.worker.retry_times import find_time, stamp
 from heartlane.worker.text import raw_line, readable
@@ -47,6 +47,7 @@ class RunState:
         self._spent_before = Usage()
         self._session_id: str | None = None
         self._model: str | None = None
+        self._introduced: tuple[str | None, str | None] = (None, None)
         self._last_text: str | None = None
         self._trouble: Trouble | None = None
         self._plain: list[str] = []
@@ -111,6 +112,28 @@ class RunState:
         return self._events
 
     # What adapters call while they read a line
+
+    def identify(self, session_id: object = None, model: object = None) -> None:
+        """Who answers, as far as the line says it: what the session is resumed by, and the model."""
+        self._session_id = word(session_id) or self._session_id
+        self._model = word(model) or self._model
+
+    def introduce(self, session_id: object = None, model: object = None) -> None:
+        """`identify`, and a `log_line` of it where it is new."""
+        self.identify(session_id, model)
+        now = (self._session_id, self._model)
+        if now != self._introduced:
+            self._introduced = now
+            facts = [f"session {now[0]}" if now[0] else "", f"model {now[1]}" if now[1] else ""]
+            self.note(", ".join(fact for fact in facts if fact))
+
+    def used(self, usage: Usage) -> None:
+        """What the run used beyond what it used before."""
+        self._usage = add_usage(self._usage, usage)
+
+    def used_in_all(self, usage: Usage) -> None:
+        """What the run used so far; where this says nothing, what was known stays."""
+        self._usage = later(usage, self._usage)
 
     def say(self, text: object, parent: str | None = None) -> None:
         """A text of the agent's: a `log_line`, and, unless a subagent said it, its last words so far."""
