@@ -16,7 +16,7 @@ from bench.rounds import Progress
 from heartlane.worker.agents import open_adapter
 
 LINES_PER_SECOND_MIN: Final = 50_000
-SECONDS: Final = 0.7
+SECONDS: Final = 0.4
 ROUNDS: Final = 3
 BATCH: Final = 200
 MIB: Final = 1024 * 1024
