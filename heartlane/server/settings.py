@@ -22,10 +22,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from heartlane.server.errors import issues_of
 from heartlane.server.limits import Network, RateLimits, parse_rate_limits
+from heartlane.wire.variables import CLIENT_VARIABLES, LANE_VARIABLES
 
 PREFIX: Final = "HEARTLANE_"
-CLIENT_VARIABLES: Final = frozenset({"URL", "TOKEN"})
-"""Variables of the same prefix that belong to clients and workers, and may stand beside a server's."""
 HOST_NAME: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
 MIB: Final = 1024 * 1024
 
@@ -266,7 +265,7 @@ def _load(kind: type[Loaded], flags: Mapping[str, Any]) -> Loaded:
 
 def _refuse_unknown(environment: Mapping[str, str]) -> None:
     known = {PREFIX + name.upper() for name in Settings.model_fields}
-    clients = {PREFIX + name for name in CLIENT_VARIABLES}
+    clients = {*CLIENT_VARIABLES, *LANE_VARIABLES}  # a server may be started beside a worker, or by an agent in a lane
     for variable in sorted(environment):
         name = variable.upper()
         if not name.startswith(PREFIX) or name in known or name in clients:

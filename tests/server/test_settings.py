@@ -19,6 +19,7 @@ from heartlane.server.settings import (
     load_database,
     load_settings,
 )
+from heartlane.wire.variables import CLIENT_VARIABLES, LANE_VARIABLES
 
 PASSWORD = "s3cret/p@ss:word"
 QUOTED = "s3cret%2Fp%40ss%3Aword"
@@ -116,8 +117,8 @@ def test_a_misspelt_variable_is_refused_with_the_right_one(monkeypatch: pytest.M
 
 
 def test_variables_of_clients_may_stand_beside_the_servers(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HEARTLANE_URL", "http://127.0.0.1:8484")
-    monkeypatch.setenv("HEARTLANE_TOKEN", "hlt_x")
+    for name in (*CLIENT_VARIABLES, *LANE_VARIABLES):
+        monkeypatch.setenv(name, "x")
     assert load_settings().port == 8484
 
 
