@@ -1,79 +1,41 @@
-"""The command `heartlane`. A family of verbs is imported when one of them is called, so that `--help` is quick."""
+"""The command `heartlane`: one table of its verbs, and the way to each.
+
+The verbs that an agent calls while it works (`IN_A_LANE`) have to be quick, so they parse their few arguments with the
+standard library's parser; loading typer alone takes several times as long as all that they do.
+"""
 
 from __future__ import annotations
 
 import sys
 from importlib import import_module
-from typing import Annotated, Any, Final
+from typing import Final
 
-import typer
-from typer.core import TyperCommand, TyperGroup
-from typer.main import get_command
-
-from heartlane import __version__
-from heartlane.cli.errors import INTERRUPTED, WRONG_INPUT, explain
+from heartlane.cli.errors import INTERRUPTED, UNUSABLE, explain
 
 COMMANDS: Final = {
     "serve": "Start the server.",
     "token": "Make, list, revoke and rotate the tokens that callers send.",
     "db": "Bring the database up to date, and see how it stands.",
 }
-"""Name → what it does. `heartlane.cli.<name>` has the typer app of that name."""
+"""Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `IN_A_LANE` its `main`."""
 
-
-class LazyGroup(TyperGroup):
-    """Lists the commands from the table, and loads the one that is called."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """What the list of commands shows; never called itself."""
-        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        name = args[0]
-        if name not in COMMANDS:
-            return super().resolve_command(ctx, args)
-        command = get_command(import_module(f"heartlane.cli.{name}").app)
-        command.name = name
-        return name, command, args[1:]
-
-
-app = typer.Typer(
-    cls=LazyGroup,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Heartlane: who holds each lane, is that worker alive, what is it doing, and who takes over.",
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        print(f"heartlane {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def _root(
-    version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Print the version.")
-    ] = False,
-) -> None:
-    pass
+IN_A_LANE: Final = frozenset({"report", "ship", "fail", "lane"})
+"""Verbs for agents: `heartlane.cli.<name>.main(arguments)` does it all and returns the exit code."""
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code. What goes wrong is one line on stderr."""
     try:
-        code = get_command(app).main(args=arguments, prog_name="heartlane", standalone_mode=False)
+        if arguments and arguments[0] in IN_A_LANE:
+            code: int = import_module(f"heartlane.cli.{arguments[0]}").main(arguments[1:])
+            return code
+        from heartlane.cli.group import run_typed
+
+        return run_typed(arguments)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except typer.Abort:
-        return WRONG_INPUT
     except BrokenPipeError:
-        return 1
+        return UNUSABLE
     except Exception as error:
         # A command line without a command asks for help: the parser has it as the error's text.
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -85,7 +47,6 @@ def run(arguments: list[str]) -> int:
         message, exit_code = explained
         print(f"heartlane: {message}", file=sys.stderr)
         return exit_code
-    return code if isinstance(code, int) else 0
 
 
 def main() -> None:
