@@ -16,6 +16,10 @@ COMMANDS: Final = {
     "serve": "Start the server.",
     "token": "Make, list, revoke and rotate the tokens that callers send.",
     "db": "Bring the database up to date, and see how it stands.",
+    "report": "From within a lane: say how it goes.",
+    "ship": "From within a lane: say that it is done.",
+    "fail": "From within a lane: say that it can't be done.",
+    "lane": "From within a lane: show what it is.",
 }
 """Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `IN_A_LANE` its `main`."""
 
