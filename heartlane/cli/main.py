@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "serve": "Start the server.",
     "token": "Make, list, revoke and rotate the tokens that callers send.",
     "db": "Bring the database up to date, and see how it stands.",
+    "worker": "Let the system start a worker by itself, as a service of yours.",
     "doctor": "Check what a worker needs, and say what to do about what is missing.",
     "report": "From within a lane: say how it goes.",
     "ship": "From within a lane: say that it is done.",
