@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from docs.generate import api, cli, errors, events, metrics, rules, settings
+from docs.generate import api, cli, errors, events, metrics, rules, settings, worker
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -21,6 +21,9 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "cli": cli.reference,
     "api": api.reference,
     "states and commands": rules.states_and_commands,
+    "placeholders": worker.placeholders,
+    "lane variables": worker.lane_variables,
+    "exit codes": worker.exit_codes,
 }
 """Name of a block → what writes it. Each stands in one page at least."""
 

@@ -50,6 +50,8 @@ _CHANGING: Final = re.compile(
     r"|(?P<token>\bhlt_[A-Za-z0-9_-]{8,})"
     r"|(?P<request>\b[0-9a-f]{12}-[0-9a-f]+\b)"
     r"|(?P<date>\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} [\d:]{8} GMT)"
+    r"|(?P<room>\b[\d,.]+ GiB free\b)"
+    r"|(?P<version>(?<=\bgit )\d+(?:\.\d+)+)"
     r"|(?P<left>(?<=RateLimit-Remaining: )\d+|(?<=RateLimit-Reset: )\d+)",
     re.IGNORECASE,
 )
