@@ -6,6 +6,7 @@ The application is the real one, reached through ASGI; only the socket and Grani
 from __future__ import annotations
 
 import itertools
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
@@ -16,10 +17,27 @@ from heartlane.server.serve import make_app, make_context
 from heartlane.server.settings import Settings
 from heartlane.server.takeback import TakeBackLoop
 from heartlane.store import tokens
+from heartlane.store.clock import Clock
 from heartlane.store.schema import control
 from heartlane.store.store import Store
 
 _names = itertools.count(1)
+
+
+class StandingClock(Clock):
+    """Stands still between two calls of `advance`, so that a test can say each moment to the microsecond."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.moment = datetime.now(UTC)
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` pass at once."""
+        self.moment += timedelta(seconds=seconds)
+
+    def adjusted(self, moment: datetime) -> datetime:
+        """The standing time, whatever the database's clock says."""
+        return self.moment
 
 
 class Harness:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 
 class Clock:
-    """The offset that is added to the database's clock. Tests advance it instead of sleeping."""
+    """What the database's clock is adjusted by: nothing, outside of tests. Tests advance it instead of sleeping."""
 
     def __init__(self) -> None:
         self.offset = timedelta()
@@ -15,6 +15,10 @@ class Clock:
         """Let `seconds` pass at once."""
         self.offset += timedelta(seconds=seconds)
 
+    def adjusted(self, moment: datetime) -> datetime:
+        """The time to go by when the database's clock says `moment`."""
+        return moment + self.offset
+
     def host_time(self) -> datetime:
         """This machine's time: the database's clock where the database is a file on it."""
-        return datetime.now(UTC) + self.offset
+        return self.adjusted(datetime.now(UTC))

@@ -188,7 +188,7 @@ class PostgresBatch:
         else:
             now = await self._connection.fetchval("SELECT clock_timestamp()")
         found = {row[2]: Run._make(row[1:]) for row in map(tuple, rows)}
-        return LockedRuns(now.astimezone(UTC) + self._clock.offset, found, waiting)
+        return LockedRuns(self._clock.adjusted(now.astimezone(UTC)), found, waiting)
 
     async def label_keys(self, account_id: str) -> Sequence[str]:
         return [row[0] for row in await self._connection.fetch(LABEL_KEYS, account_id)]

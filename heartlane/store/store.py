@@ -53,7 +53,7 @@ class Store:
 
     dialect     "sqlite" or "postgresql"
     server_id   this process, among those that share the database
-    clock       the offset that tests move
+    clock       what the database's clock is adjusted by, in tests
     ledger      how existing runs change
     feed        announcements of what was committed, here and on other servers
     """
@@ -66,10 +66,11 @@ class Store:
         queue_limit: int,
         batch_size: int,
         pool_size: int,
+        clock: Clock | None = None,
     ) -> None:
         self.dialect = dialect
         self.server_id = new_id()
-        self.clock = Clock()
+        self.clock = clock or Clock()
         self.feed = Feed()
         self._one_writer = asyncio.Lock()
         self._listener: Listener | None = None
@@ -96,14 +97,16 @@ class Store:
         queue_limit: int = QUEUE_LIMIT_DEFAULT,
         batch_size: int = 256,
         pool_size: int = POOL_SIZE_DEFAULT,
+        clock: Clock | None = None,
     ) -> Store:
         """Open `sqlite:///path` or `postgresql://…`, whose schema has to be up to date (`upgrade.py`).
 
         queue_limit commands that may wait in the ledger; batch_size commands in one transaction; pool_size
-        connections for reads and other writes. Raises StoreUnavailable when the database can't be reached.
+        connections for reads and other writes; clock one that a test moves in its own way. Raises StoreUnavailable when
+        the database can't be reached.
         """
         dialect: Literal["sqlite", "postgresql"] = "sqlite" if url.startswith("sqlite:") else "postgresql"
-        store = cls(dialect, url, queue_limit=queue_limit, batch_size=batch_size, pool_size=pool_size)
+        store = cls(dialect, url, queue_limit=queue_limit, batch_size=batch_size, pool_size=pool_size, clock=clock)
         try:
             await store.now()
         except StoreUnavailable:
@@ -125,7 +128,7 @@ class Store:
         if self.dialect == "sqlite":
             return self.clock.host_time()
         moment: datetime = (await conn.execute(text("SELECT clock_timestamp()"))).scalar_one()
-        return moment.astimezone(UTC) + self.clock.offset
+        return self.clock.adjusted(moment.astimezone(UTC))
 
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:

@@ -123,7 +123,7 @@ async def find_by_secret(store: Store, secret: str) -> tuple[Token, datetime] | 
         row = found.one_or_none()
     if row is None or not hmac.compare_digest(row[-2], wanted):
         return None
-    now = row[-1].astimezone(UTC) + store.clock.offset if on_server else store.clock.host_time()
+    now = store.clock.adjusted(row[-1].astimezone(UTC)) if on_server else store.clock.host_time()
     return Token._make(row[:-2]), now
 
 
