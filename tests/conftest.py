@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 from sqlalchemy import make_url
 
 from heartlane.server.settings import load_settings
@@ -23,6 +24,13 @@ from heartlane.store.upgrade import upgrade
 from tests.harness import Harness
 
 ENGINES = ("sqlite", "postgresql")
+
+# Every run looks at other examples, and what fails is printed with the blob that brings it back. How long an example
+# takes is the machine's affair.
+settings.register_profile(
+    "heartlane", deadline=None, derandomize=False, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("heartlane")
 _names = itertools.count(1)
 
 
