@@ -260,16 +260,13 @@ async def run_batch(
         sorted({entry.run_id for entry in on_runs if _may_ship(entry.command)}),
     )
     batch = Batch(locked)
+    offers = _offers(tx, batch, entries)
     outcomes: list[Outcome | Exception] = []
-    candidates = await _claim_candidates(tx, batch, [entry for entry in entries if isinstance(entry, ClaimNext)])
     for entry in entries:
-        try:
-            outcomes.append(
-                _apply_on_run(batch, entry) if isinstance(entry, OnRun) else _apply_claim(batch, entry, candidates)
-            )
-        except Exception as error:  # a fault of one command never touches its neighbours
-            log.exception("command_failed", command=type(entry).__name__)
-            outcomes.append(error)
+        if isinstance(entry, OnRun):
+            outcomes.append(_apply_on_run(batch, entry))
+        else:
+            outcomes.append(await _apply_claim(batch, entry, offers[_kind(entry)]))
     if not batch.columns:
         return outcomes, Announcement()
     writes = batch.writes(await _move_tickets(tx, batch))
@@ -277,7 +274,7 @@ async def run_batch(
     return outcomes, writes.announcement
 
 
-def _apply_on_run(batch: Batch, entry: OnRun) -> Outcome:
+def _apply_on_run(batch: Batch, entry: OnRun) -> Outcome | Exception:
     run = batch.runs.get(entry.run_id)
     if (
         run is None
@@ -285,41 +282,90 @@ def _apply_on_run(batch: Batch, entry: OnRun) -> Outcome:
         or (entry.project_id is not None and run.project_id != entry.project_id)
     ):
         return Outcome(None, Refusal("NOT_FOUND", "There is no such run."), batch.now)
-    return batch.apply(run, entry.command)
+    return _guarded(batch, run, entry.command)
 
 
-async def _claim_candidates(
-    tx: BatchTransaction, batch: Batch, wanted: Sequence[ClaimNext]
-) -> dict[tuple[Any, ...], list[str]]:
-    """Lock as many lanes for each kind of claim as the batch has claims of that kind."""
-    kinds: dict[tuple[Any, ...], list[ClaimNext]] = {}
-    for claim in wanted:
-        kinds.setdefault(_kind(claim), []).append(claim)
-    found: dict[tuple[Any, ...], list[str]] = {}
-    for kind, claims in kinds.items():
-        first = claims[0]
-        label_keys = [key for key in await tx.label_keys(first.account_id) if first.fits_labels(key)]
-        lanes = await tx.lock_claimable(first, label_keys, len(claims), batch.now) if label_keys else ()
+def _guarded(batch: Batch, run: Run, command: Command) -> Outcome | Exception:
+    """What became of the command; a fault of it is its own outcome, and never touches its neighbours."""
+    try:
+        return batch.apply(run, command)
+    except Exception as error:
+        log.exception("command_failed", command=type(command).__name__)
+        return error
+
+
+class _Offers:
+    """The lanes that the claims of one kind in a batch may choose from: locked, best first.
+
+    As many are locked as there are claims; more only where neighbours in the batch have taken some of them, so that no
+    claim goes away empty-handed while there is a lane for it, and no lane is withheld from other servers.
+    """
+
+    def __init__(self, tx: BatchTransaction, batch: Batch, claim: ClaimNext) -> None:
+        self._tx = tx
+        self._batch = batch
+        self._claim = claim
+        self._label_keys: list[str] | None = None
+        self._queue: list[str] = []
+        self._offered: set[str] = set()
+        self._whole = False
+        self.claims_left = 1
+
+    async def next(self) -> Run | None:
+        """The best lane that nobody in this batch has taken yet; None where there is none."""
+        while True:
+            while self._queue:
+                run = self._batch.runs[self._queue.pop(0)]
+                if run.state in CLAIMABLE_STATES:
+                    return run
+            if self._whole:
+                return None
+            await self._lock_more()
+
+    async def _lock_more(self) -> None:
+        batch, claim = self._batch, self._claim
+        if self._label_keys is None:
+            keys = await self._tx.label_keys(claim.account_id)
+            self._label_keys = [key for key in keys if claim.fits_labels(key)]
+        # The database still has the lanes as they were before the batch: those that it has taken come up once more.
+        gone = self._offered | {run_id for run_id, run in batch.before.items() if run.state in CLAIMABLE_STATES}
+        count = self.claims_left + len(gone)
+        lanes: Sequence[Run] = ()
+        if self._label_keys:
+            lanes = await self._tx.lock_claimable(claim, self._label_keys, count, batch.now)
         for lane in lanes:
             batch.runs.setdefault(lane.id, lane)
-        found[kind] = [lane.id for lane in lanes]
-    return found
+        self._queue = [lane.id for lane in lanes if lane.id not in self._offered]
+        self._offered.update(self._queue)
+        self._whole = len(lanes) < count
+
+
+def _offers(tx: BatchTransaction, batch: Batch, entries: Sequence[OnRun | ClaimNext]) -> dict[tuple[Any, ...], _Offers]:
+    """The offers for each kind of claim in the batch. Nothing is locked before the first claim asks."""
+    offers: dict[tuple[Any, ...], _Offers] = {}
+    for entry in entries:
+        if isinstance(entry, ClaimNext):
+            kind = _kind(entry)
+            if kind in offers:
+                offers[kind].claims_left += 1
+            else:
+                offers[kind] = _Offers(tx, batch, entry)
+    return offers
 
 
 def _kind(claim: ClaimNext) -> tuple[Any, ...]:
     return (claim.account_id, claim.project_id, claim.roles, tuple(sorted(claim.labels.items())))
 
 
-def _apply_claim(batch: Batch, claim: ClaimNext, candidates: Mapping[tuple[Any, ...], list[str]]) -> Outcome:
-    queue = candidates[_kind(claim)]
-    while queue:
-        # A neighbour in this batch may have taken the lane meanwhile: the rules refuse it then, and the next is tried.
-        run = batch.runs[queue.pop(0)]
-        if run.state in CLAIMABLE_STATES:
-            outcome = batch.apply(run, Claim(claim.worker_id, claim.lease_seconds))
-            if isinstance(outcome.decision, Decision):
+async def _apply_claim(batch: Batch, claim: ClaimNext, offers: _Offers) -> Outcome | Exception:
+    try:
+        while (run := await offers.next()) is not None:
+            outcome = _guarded(batch, run, Claim(claim.worker_id, claim.lease_seconds))
+            if isinstance(outcome, Exception) or isinstance(outcome.decision, Decision):
                 return outcome
-    return Outcome(None, None, batch.now)
+        return Outcome(None, None, batch.now)
+    finally:
+        offers.claims_left -= 1
 
 
 async def _move_tickets(tx: BatchTransaction, batch: Batch) -> list[Ticket]:
