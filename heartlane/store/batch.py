@@ -196,14 +196,15 @@ class Batch:
             changes["event_count"] = run.event_count + len(decision.events)
         after = run._replace(**changes)
         run_id = run.id
+        # First what may fail, so that a command at fault leaves nothing behind.
+        chunks = [chunk(after, decision.events, run.worker_id or after.worker_id)] if decision.events else []
         if run_id in self.before:
             self.columns[run_id] |= changes.keys()
         else:
             self.before[run_id] = run
             self.columns[run_id] = set(changes)
         self.runs[run_id] = after
-        if decision.events:
-            self.chunks.append(chunk(after, decision.events, run.worker_id or after.worker_id))
+        self.chunks += chunks
         if after.state != run.state:
             self._moved(run, after)
         return Outcome(after, decision, self.now)

@@ -273,7 +273,7 @@ class PostgresEngine:
                 connection.terminate()
             raise
         except UNAVAILABLE as error:
-            if isinstance(error, ValueError):  # asyncpg's own word for an argument that it can't encode: a fault
+            if isinstance(error, ValueError):  # asyncpg's own word for a URL that it can't read: waiting won't mend it
                 raise
             if connection is not None:
                 connection.terminate()

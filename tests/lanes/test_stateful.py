@@ -27,7 +27,7 @@ from heartlane.lanes.commands import (
     TakeBack,
     Unblock,
 )
-from heartlane.lanes.rules import Decision, Refusal
+from heartlane.lanes.decisions import Decision, Refusal
 from heartlane.lanes.run import CLAIMABLE_STATES, Event, Run
 from heartlane.wire.run_json import run_body
 from tests.lanes.machine import LaneMachine, Lanes, LoggedEvent, Reply, ReportSpec, Spec, keys
