@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
 import jiter
@@ -15,6 +15,9 @@ from heartlane.store.schema import events, run_prompts, runs, to_micros
 
 CHUNKS_AT_ONCE: Final = 32
 """Rows of the log read at a time: each holds up to a hundred events."""
+
+CLOCK_BACK_MAX: Final = timedelta(days=1)
+"""How far the database's clock may go back (a standby takes over, a machine's time is put right) and hide no event."""
 
 STALLABLE_STATES: Final = ("claimed", "running", "shipping")
 
@@ -139,7 +142,7 @@ async def read_events(
 async def _chunks(conn: AsyncConnection, run: Run, after: int, mask: int) -> Sequence[Any]:
     query = select(events).where(events.c.run_number == run.number, events.c.last_seq > after)
     # The log can't be older than its run: lets PostgreSQL leave out the partitions of earlier weeks.
-    query = query.where(events.c.recorded_at >= run.created_at)
+    query = query.where(events.c.recorded_at >= run.created_at - CLOCK_BACK_MAX)
     if mask:
         query = query.where(events.c.types.op("&")(mask) != 0)
     return (await conn.execute(query.order_by(events.c.last_seq).limit(CHUNKS_AT_ONCE))).all()

@@ -16,7 +16,7 @@ from heartlane.store.batch import ClaimNext, Outcome
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Reach
 from heartlane.store.plans import approve_plan, create_plan
-from heartlane.store.projects import create_project
+from heartlane.store.projects import create_milestone, create_project
 from heartlane.store.runs import LoggedEvent, read_events, read_run
 from heartlane.store.schema import accounts
 from heartlane.store.store import Store
@@ -77,6 +77,12 @@ class Fleet:
         values = {**texts, **empty, "blocking": False}
         async with self.store.writing() as tx:
             return (await create_ticket(tx, self.project_id, values, roles=roles, verified_existing=False)).id
+
+    async def milestone(self) -> str:
+        """A new milestone of the project; its id."""
+        async with self.store.writing() as tx:
+            values = {"name": "Milestone", "description": None, "due_at": None}
+            return (await create_milestone(tx, self.project_id, values)).id
 
     async def read_ticket(self, ticket_id: str) -> TicketRow:
         """The ticket as it is now."""
