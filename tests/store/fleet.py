@@ -12,7 +12,8 @@ from heartlane.lanes.commands import Claim, Command, Report
 from heartlane.lanes.decisions import Decision, Refusal
 from heartlane.lanes.planning import Lane
 from heartlane.lanes.run import Event, Run
-from heartlane.store.batch import ClaimNext, Outcome
+from heartlane.store.batch import Announcement, ClaimNext, Outcome
+from heartlane.store.feed import EVERYTHING
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Reach
 from heartlane.store.plans import approve_plan, create_plan
@@ -139,3 +140,10 @@ def done(outcome: Outcome) -> Run:
 def code(outcome: Outcome) -> str | None:
     """The code of a refusal; None for a command that went through."""
     return outcome.decision.code if isinstance(outcome.decision, Refusal) else None
+
+
+def heard_on(store: Store) -> list[Announcement]:
+    """What is announced on a store from now on, but for EVERYTHING, which a listener says at its start."""
+    heard: list[Announcement] = []
+    store.feed.subscribe(lambda announced: None if announced is EVERYTHING else heard.append(announced))
+    return heard

@@ -11,7 +11,7 @@ from heartlane.lanes.commands import Cancel, Claim, Release, Ripen
 from heartlane.lanes.run import Event, Run
 from heartlane.store.batch import Announcement, ClaimNext, Opening
 from heartlane.store.control import due_again, upcoming
-from tests.store.fleet import Fleet, done, lane
+from tests.store.fleet import Fleet, done, heard_on, lane
 
 SHIP = Event("ship_complete", {})
 
@@ -187,9 +187,7 @@ async def test_a_claim_by_name_beside_one_without(fleet: Fleet) -> None:
 @pytest.fixture
 def heard(fleet: Fleet) -> list[Announcement]:
     """What is announced on this store from now on."""
-    found: list[Announcement] = []
-    fleet.store.feed.subscribe(found.append)
-    return found
+    return heard_on(fleet.store)
 
 
 async def test_lanes_that_open_are_announced_with_their_kind_and_number(
