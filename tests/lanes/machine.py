@@ -128,6 +128,7 @@ QUIET_EVENTS: Final[Events] = (
     ("phase_change", {"phase": None}),
     ("error", {"message": "a test failed"}),
     ("error", {"reason": "budget"}),
+    ("error", {"reason": "stalled", "message": "no word from the agent"}),
 )
 ENDS: Final[Events] = (
     ("ship_complete", {}),

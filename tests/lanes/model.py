@@ -84,10 +84,15 @@ class Told:
     waiting: bool = False
     over_budget: bool = False
     progress_at: datetime | None = None
+    said_stalled: bool = False
     failures: int = 0
     ended: str | None = None
     paused: bool = False
     shipped: dict[str, Any] = field(default_factory=dict)
+
+    def progress(self, at: datetime) -> None:
+        """A sign of the holder beyond a bare heartbeat."""
+        self.progress_at, self.said_stalled = at, False
 
 
 def told(entries: Sequence[Entry], max_failures: int) -> Told:
@@ -99,20 +104,22 @@ def told(entries: Sequence[Entry], max_failures: int) -> Told:
             if kind in SERVER_EVENTS:
                 _of_the_server(now, kind, payload, entry.at, max_failures)
                 continue
-            if kind != "heartbeat":
-                now.progress_at = entry.at
+            if kind == "error" and payload.get("reason") == "stalled":
+                now.said_stalled = True
+            elif kind != "heartbeat":
+                now.progress(entry.at)
             if now.ended is None:
                 _of_the_worker(now, kind, payload)
                 budget_told |= kind == "error" and payload.get("reason") == "budget"
         if entry.phase is not None:
             if entry.phase != phase:
-                now.progress_at = entry.at
+                now.progress(entry.at)
                 now.over_budget &= budget_told
             now.phase = entry.phase
             now.waiting = entry.phase == "waiting" and now.ended is None
         if entry.log_line is not None:
             if entry.log_line != log_line:
-                now.progress_at = entry.at
+                now.progress(entry.at)
             now.log_line = entry.log_line
     return now
 
@@ -150,7 +157,8 @@ SHIPPED_FIELDS = ("pr_url", "branch", "commit", "summary")
 def _of_the_server(now: Told, kind: str, payload: Mapping[str, Any], at: datetime, max_failures: int) -> None:
     if kind in ("paused", "resumed"):
         now.paused = kind == "paused"
-        now.progress_at = at if kind == "resumed" else now.progress_at
+        if kind == "resumed":
+            now.progress(at)
         return
     now.waiting = now.paused = False
     if kind == "cancelled":
@@ -159,7 +167,7 @@ def _of_the_server(now: Told, kind: str, payload: Mapping[str, Any], at: datetim
     now.over_budget = False
     if kind == "claimed":
         now.phase = now.log_line = None
-        now.progress_at = at
+        now.progress(at)
     elif kind == "retried":
         now.ended, now.error, now.failures = None, None, 0
     elif kind == "lease_expired" or payload.get("failed"):
@@ -267,7 +275,7 @@ class LaneModel:
     def _stalled(self, told: Told, now: datetime) -> bool:
         if self.claim is None or told.paused or told.waiting or told.progress_at is None:
             return False
-        return now - told.progress_at > timedelta(seconds=self.stalled_after)
+        return told.said_stalled or now - told.progress_at > timedelta(seconds=self.stalled_after)
 
     def _needs_attention(self, told: Told, now: datetime, *, stalled: bool) -> str | None:
         if told.ended == "failed":

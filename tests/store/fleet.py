@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
-from collections.abc import Sequence
+import time
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from sqlalchemy import insert
@@ -140,6 +142,14 @@ def done(outcome: Outcome) -> Run:
 def code(outcome: Outcome) -> str | None:
     """The code of a refusal; None for a command that went through."""
     return outcome.decision.code if isinstance(outcome.decision, Refusal) else None
+
+
+async def eventually(holds: Callable[[], Awaitable[bool]], seconds: float = 30.0) -> None:
+    """Wait until something holds; fail when it doesn't within so many seconds."""
+    deadline = time.monotonic() + seconds
+    while not await holds():
+        assert time.monotonic() < deadline, f"not within {seconds:.0f} seconds"
+        await asyncio.sleep(0.005)
 
 
 def heard_on(store: Store) -> list[Announcement]:
