@@ -15,7 +15,9 @@ from heartlane.store.postgres import connect
 log = structlog.get_logger(__name__)
 
 PROBE_SECONDS: Final = 5.0
-"""How often the connection is tried: a peer that vanished without a word is noticed this soon."""
+"""How often the connection is tried: a peer that vanished without a word is noticed this soon. One that closes the
+connection is noticed at once."""
+RETRY_SECONDS: Final = 0.1
 RETRY_SECONDS_MAX: Final = 2.0
 
 
@@ -43,31 +45,42 @@ class Listener:
             await asyncio.gather(self._task, return_exceptions=True)
 
     async def _listen_forever(self) -> None:
-        wait = 0.1
+        wait = RETRY_SECONDS
         while True:
             try:
                 connection = await connect(self._url)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("listener_reconnecting", error=type(error).__name__)
-                await asyncio.sleep(wait * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                await _pause(wait)
                 wait = min(wait * 2, RETRY_SECONDS_MAX)
                 continue
-            wait = 0.1
+            wait = RETRY_SECONDS
             try:
                 await self._listen(connection)
             except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
                 log.warning("listener_lost", error=type(error).__name__)
             finally:
                 connection.terminate()
+            await _pause(RETRY_SECONDS)
 
     async def _listen(self, connection: asyncpg.Connection[Any]) -> None:
+        closed = asyncio.Event()
+        connection.add_termination_listener(lambda connection: closed.set())
         await connection.add_listener(CHANNEL, self._hear)
         self._feed.publish(EVERYTHING)
-        while True:
-            await asyncio.sleep(PROBE_SECONDS)
-            await connection.execute("SELECT 1")
+        while not closed.is_set():
+            try:
+                await asyncio.wait_for(closed.wait(), PROBE_SECONDS)
+            except TimeoutError:
+                await connection.execute("SELECT 1")
+        raise ConnectionResetError
 
     def _hear(self, connection: Any, pid: int, channel: str, payload: object) -> None:
         announcement = decode(self._server_id, str(payload))
         if announcement is not None:
             self._feed.publish(announcement)
+
+
+async def _pause(seconds: float) -> None:
+    """Wait about so long; servers that lost their connections together don't come back in step."""
+    await asyncio.sleep(seconds * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
