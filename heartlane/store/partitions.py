@@ -9,12 +9,20 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Final
 
+import structlog
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
 
+from heartlane.store.errors import StoreUnavailable
 from heartlane.store.store import Store
 
 WEEKS_AHEAD: Final = 4
+
+LOCK_MILLISECONDS: Final = 200
+"""How long to wait for the lock on the log. While somebody waits for it, so does every report; and a backup may hold on
+to its own for hours. There are weeks left to try again in."""
+
+log = structlog.get_logger(__name__)
 
 
 def week_of(moment: datetime) -> datetime:
@@ -28,7 +36,10 @@ def week_of(moment: datetime) -> datetime:
 
 
 async def ensure_partitions(store: Store, now: datetime) -> list[str]:
-    """Make the partitions of this week and the next ones that are missing; their names. Nothing to do on SQLite."""
+    """Make the partitions of this week and the next ones that are missing; their names. Nothing to do on SQLite.
+
+    Gives up for now where somebody reads the log for long. Raises StoreUnavailable when the database can't be asked.
+    """
     if store.dialect != "postgresql":
         return []
     made = []
@@ -40,12 +51,16 @@ async def ensure_partitions(store: Store, now: datetime) -> list[str]:
                 continue
         try:
             async with store.writing() as tx:
+                await tx.conn.execute(text(f"SET LOCAL lock_timeout = {LOCK_MILLISECONDS}"))
                 await tx.conn.execute(
                     text(
                         f"CREATE TABLE IF NOT EXISTS {name} PARTITION OF events "
                         f"FOR VALUES FROM ('{start.isoformat()}') TO ('{(start + timedelta(weeks=1)).isoformat()}')"
                     )
                 )
+        except StoreUnavailable as error:
+            log.info("partition_waits", name=name, error=str(error))
+            break
         except DBAPIError:
             # Another server made it just now, or events of that week are in `events_rest` already and stay there.
             continue
