@@ -2,16 +2,17 @@
 
 Migrations run inside one transaction on both engines, so that a failed or killed upgrade leaves nothing half done.
 Several servers may start at once: an advisory lock (PostgreSQL) or the file's write lock (SQLite) lets one upgrade and
-the others find it done. A SQLite file that holds data is copied aside first. A schema made by a newer version is
-refused.
+the others find it done. A SQLite file that holds data is copied aside first, under the same lock. A schema made by a
+newer version is refused.
 """
 
 from __future__ import annotations
 
 import asyncio
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Final, NamedTuple
@@ -40,7 +41,7 @@ class Status(NamedTuple):
 
 
 def upgrade(url: str) -> Status:
-    """Run what is pending on `sqlite:///path` or `postgresql://…`; the status as it was before.
+    """Run what is pending on `sqlite:///path` or `postgresql://…`; the status as it was before this did anything.
 
     Raises SchemaMismatch for a newer or foreign database, StoreUnavailable when it can't be reached.
     """
@@ -60,11 +61,17 @@ def check(url: str) -> list[str]:
 async def upgrade_async(url: str) -> Status:
     """`upgrade`, within a running event loop."""
     before = await _status(url)
-    if before.pending:
-        if before.current is not None and url.startswith("sqlite:"):
-            await asyncio.to_thread(_copy_aside, url, before.current)
-        async with _connection(url, write=True) as conn:
-            await conn.run_sync(_migrations().run, ADVISORY_LOCK)
+    if not before.pending:
+        return before
+    async with _connection(url, write=True) as conn:
+        if conn.dialect.name == "postgresql":
+            await conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
+        # Whoever waited for the lock looks again: another process may have done it meanwhile, or a newer version more.
+        before = _judged(await conn.run_sync(_current))
+        if before.pending:
+            if before.current is not None and conn.dialect.name == "sqlite":
+                await asyncio.to_thread(_copy_aside, url, before.current)
+            await conn.run_sync(_migrations().run)
     return before
 
 
@@ -72,7 +79,11 @@ async def _status(url: str) -> Status:
     if url.startswith("sqlite:") and not await asyncio.to_thread(Path(make_url(url).database or "").exists):
         return Status(None, HEAD, _migrations().revisions())
     async with _connection(url) as conn:
-        current = await conn.run_sync(_current)
+        return _judged(await conn.run_sync(_current))
+
+
+def _judged(current: str | None) -> Status:
+    """What a revision means to this version. Raises SchemaMismatch for one that it doesn't know."""
     if current == HEAD:
         return Status(current, HEAD, [])
     known = _migrations().revisions()
@@ -109,9 +120,12 @@ def _current(conn: Connection) -> str | None:
     tables = inspect(conn).get_table_names()
     if "alembic_version" in tables:
         current: str | None = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
-        return current
-    if "runs" in tables or "accounts" in tables:
-        raise SchemaMismatch("The database holds tables of another program; give Heartlane a database of its own.")
+        if current is not None:
+            return current
+    foreign = sorted(metadata.tables.keys() & set(tables))
+    if foreign:
+        names = ", ".join(foreign)
+        raise SchemaMismatch(f"The database holds another program's tables ({names}); give Heartlane one of its own.")
     return None
 
 
@@ -128,12 +142,18 @@ def _differences(conn: Connection) -> list[str]:
 
 
 def _copy_aside(url: str, revision: str) -> None:
+    """Copy the file whole, under its name only once it is: a copy that was broken off is never taken for one."""
     path = Path(make_url(url).database or "")
     copy = path.with_name(f"{path.name}.before-upgrade-from-{revision}")
+    part = copy.with_name(f"{copy.name}.part")
     try:
-        with sqlite3.connect(path) as source, sqlite3.connect(copy) as target:
+        part.unlink(missing_ok=True)
+        part.touch(mode=0o600)
+        with closing(sqlite3.connect(path)) as source, closing(sqlite3.connect(part)) as target:
             source.backup(target)
-    except sqlite3.Error as error:
+        shutil.copymode(path, part)  # it holds the same secrets
+        part.replace(copy)
+    except (sqlite3.Error, OSError) as error:
         raise StoreUnavailable(
             f"The database could not be copied to {copy.name} before its upgrade: {error}"
         ) from error

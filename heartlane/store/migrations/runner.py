@@ -7,7 +7,7 @@ from pathlib import Path
 from alembic import command
 from alembic.config import Config
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection
 
 
 def config() -> Config:
@@ -23,10 +23,8 @@ def revisions() -> list[str]:
     return [script.revision for script in reversed(list(scripts.walk_revisions()))]
 
 
-def run(conn: Connection, advisory_lock: int, target: str = "head") -> None:
-    """Upgrade to `target` inside the connection's transaction; whoever waited for the lock finds the work done."""
-    if conn.dialect.name == "postgresql":
-        conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": advisory_lock})
+def run(conn: Connection, target: str = "head") -> None:
+    """Upgrade to `target` inside the connection's transaction, under the lock that the caller holds."""
     settings = config()
     settings.attributes["connection"] = conn
     command.upgrade(settings, target)
