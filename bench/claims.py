@@ -81,7 +81,7 @@ async def database_times_sqlite(url: str) -> list[float]:
             connection.execute("BEGIN IMMEDIATE")
             batch = sqlite.SqliteBatch(connection, clock.host_time())
             keys = await batch.label_keys(wanted.account_id)
-            lanes = await batch.lock_claimable(wanted, keys, 1, clock.host_time())
+            lanes, _ = await batch.lock_claimable(wanted, keys, 1, clock.host_time())
             if number >= WARMUP:
                 times.append((time.perf_counter() - started) * 1000)
             connection.execute("ROLLBACK")
@@ -103,7 +103,7 @@ async def database_times_postgres(url: str) -> list[float]:
             await connection.execute("BEGIN")
             batch = postgres.PostgresBatch(connection, clock, new_id())
             keys = await batch.label_keys(wanted.account_id)
-            lanes = await batch.lock_claimable(wanted, keys, 1, clock.host_time())
+            lanes, _ = await batch.lock_claimable(wanted, keys, 1, clock.host_time())
             if number >= WARMUP:
                 times.append((time.perf_counter() - started) * 1000)
             await connection.execute("ROLLBACK")

@@ -25,6 +25,10 @@ from heartlane.wire.run_json import JSON_OPTIONS
 POLL_SECONDS: Final = 5.0
 """A waiting claim looks by itself this often, in case a wake-up was lost on its way."""
 
+SECOND_LOOK_SECONDS: Final = 0.05
+"""A lane that others had locked just then and left as it was (a report that came too late, say) opens without a word:
+a claim that passed it over looks again this soon, and then at ever longer intervals."""
+
 
 class Claims:
     """Both claim routes of one server."""
@@ -106,6 +110,7 @@ class Claims:
         deadline = loop.time() + seconds
         gone = loop.create_task(until_gone(request.receive))
         closed = loop.create_task(self._context.gate.closed())
+        second_look = SECOND_LOOK_SECONDS
         try:
             with self._context.waiters.waiting(claim) as waiter:
                 while True:
@@ -117,7 +122,9 @@ class Claims:
                         return outcome
                     woken = loop.create_task(waiter.woken.wait())
                     try:
-                        poll = POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
+                        poll = min(second_look, POLL_SECONDS) if outcome.passed_over else POLL_SECONDS
+                        second_look = second_look * 2 if outcome.passed_over else SECOND_LOOK_SECONDS
+                        poll *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
                         await asyncio.wait(
                             (woken, gone, closed), timeout=min(left, poll), return_when=asyncio.FIRST_COMPLETED
                         )

@@ -77,11 +77,13 @@ class Outcome(NamedTuple):
     run         the run after it (before it, for a refusal); None where there is none
     decision    what the rules said; a missing run is `Refusal("NOT_FOUND", …)`; None for a claim that found no lane
     now         the batch's time
+    passed_over a claim found no lane, but some that others held locked just then; they may be free in a moment
     """
 
     run: Run | None
     decision: Decision | Refusal | None
     now: datetime
+    passed_over: bool = False
 
 
 class Opening(NamedTuple):
@@ -131,6 +133,13 @@ class LockedRuns(NamedTuple):
     waiting: Mapping[str, Sequence[str]]
 
 
+class Offer(NamedTuple):
+    """Lanes under lock for a claim, best first, and whether there are more that others hold locked just now."""
+
+    lanes: Sequence[Run]
+    passed_over: bool = False
+
+
 class BatchTransaction(Protocol):
     """What an engine offers inside one open write transaction. Every method is required."""
 
@@ -140,9 +149,7 @@ class BatchTransaction(Protocol):
     async def label_keys(self, account_id: str) -> Sequence[str]:
         """Every label set that the account's lanes ever had."""
 
-    async def lock_claimable(
-        self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime
-    ) -> Sequence[Run]:
+    async def lock_claimable(self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime) -> Offer:
         """Lock up to `count` claimable lanes that fit, best first, passing over those that others hold locked."""
 
     async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:
@@ -311,6 +318,7 @@ class _Offers:
         self._offered: set[str] = set()
         self._whole = False
         self.claims_left = 1
+        self.passed_over = False
 
     async def next(self) -> Run | None:
         """The best lane that nobody in this batch has taken yet; None where there is none."""
@@ -331,9 +339,10 @@ class _Offers:
         # The database still has the lanes as they were before the batch: those that it has taken come up once more.
         gone = self._offered | {run_id for run_id, run in batch.before.items() if run.state in CLAIMABLE_STATES}
         count = self.claims_left + len(gone)
-        lanes: Sequence[Run] = ()
+        offer = Offer(())
         if self._label_keys:
-            lanes = await self._tx.lock_claimable(claim, self._label_keys, count, batch.now)
+            offer = await self._tx.lock_claimable(claim, self._label_keys, count, batch.now)
+        lanes, self.passed_over = offer
         for lane in lanes:
             batch.runs.setdefault(lane.id, lane)
         self._queue = [lane.id for lane in lanes if lane.id not in self._offered]
@@ -364,7 +373,7 @@ async def _apply_claim(batch: Batch, claim: ClaimNext, offers: _Offers) -> Outco
             outcome = _guarded(batch, run, Claim(claim.worker_id, claim.lease_seconds))
             if isinstance(outcome, Exception) or isinstance(outcome.decision, Decision):
                 return outcome
-        return Outcome(None, None, batch.now)
+        return Outcome(None, None, batch.now, offers.passed_over)
     finally:
         offers.claims_left -= 1
 

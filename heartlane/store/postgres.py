@@ -19,7 +19,7 @@ from sqlalchemy.dialects import postgresql
 
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
-from heartlane.store.batch import COLUMN_SETS, ClaimNext, LockedRuns, OnRun, Writes, run_batch
+from heartlane.store.batch import COLUMN_SETS, ClaimNext, LockedRuns, Offer, OnRun, Writes, run_batch
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.feed import CHANNEL, encode
@@ -193,9 +193,7 @@ class PostgresBatch:
     async def label_keys(self, account_id: str) -> Sequence[str]:
         return [row[0] for row in await self._connection.fetch(LABEL_KEYS, account_id)]
 
-    async def lock_claimable(
-        self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime
-    ) -> Sequence[Run]:
+    async def lock_claimable(self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime) -> Offer:
         owner, owner_id = ("billing_account_id", wanted.account_id)
         if wanted.project_id is not None:
             owner, owner_id = ("project_id", wanted.project_id)
@@ -206,12 +204,13 @@ class PostgresBatch:
                 CLAIM_CANDIDATES.format(owner=owner), owner_id, label_keys, roles, count + slack, now
             )
             if not candidates:
-                return []
+                return Offer(())
             numbers = [row[0] for row in candidates]
             rows = await self._connection.fetch(LOCK_CLAIMABLE, numbers, wanted.account_id, count)
             # Fewer than wanted although there were more to look at: others hold them, so look further down the queue.
             if len(rows) >= count or len(candidates) < count + slack:
-                return [Run._make(tuple(row)) for row in rows]
+                lanes = [Run._make(tuple(row)) for row in rows]
+                return Offer(lanes, len(lanes) < min(count, len(candidates)))
             slack *= 8
 
     async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:

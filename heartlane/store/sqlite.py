@@ -18,7 +18,7 @@ import orjson
 
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
-from heartlane.store.batch import COLUMN_SETS, ClaimNext, LockedRuns, OnRun, Writes, run_batch
+from heartlane.store.batch import COLUMN_SETS, ClaimNext, LockedRuns, Offer, OnRun, Writes, run_batch
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.ledger import Applied
@@ -132,9 +132,7 @@ class SqliteBatch:
     async def label_keys(self, account_id: str) -> Sequence[str]:
         return [key for (key,) in self._connection.execute(LABEL_KEYS, (account_id,))]
 
-    async def lock_claimable(
-        self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime
-    ) -> Sequence[Run]:
+    async def lock_claimable(self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime) -> Offer:
         owner, owner_id = ("billing_account_id", wanted.account_id)
         if wanted.project_id is not None:
             owner, owner_id = ("project_id", wanted.project_id)
@@ -152,7 +150,7 @@ class SqliteBatch:
             and (not wanted.roles or lane.role in wanted.roles)
             and lane.billing_account_id == wanted.account_id
         ]
-        return sorted(fitting, key=lambda lane: (-lane.priority, lane.number))[:count]
+        return Offer(sorted(fitting, key=lambda lane: (-lane.priority, lane.number))[:count])
 
     async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:
         rows = self._connection.execute(LOCK_TICKETS, (orjson.dumps(ticket_ids),)).fetchall()
