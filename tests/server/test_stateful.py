@@ -147,7 +147,7 @@ def machine(database_url: str) -> Iterator[type[LaneMachine]]:
 
 
 QUICK = settings(max_examples=20, stateful_step_count=25)
-DEEP = settings(max_examples=500, stateful_step_count=60)
+DEEP = settings(max_examples=200, stateful_step_count=60)
 
 
 def test_a_fleet_sees_what_the_model_says(machine: type[LaneMachine]) -> None:
