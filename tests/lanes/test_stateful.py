@@ -161,8 +161,10 @@ class PureMachine(LaneMachine):
 
     @rule(key=keys, resumed=st.sampled_from(["never", "before", "now"]))
     def look(self, key: str, resumed: str) -> None:
-        """A look at one lease."""
-        resumed_at = {"never": None, "before": self.fleet.resumed_at, "now": self.fleet.now}[resumed]
+        """A look at one lease, by a server that knows of no outage, of the last one, or finds that one ends now."""
+        if resumed == "now":
+            self.fleet.resumed_at = self.fleet.now
+        resumed_at = None if resumed == "never" else self.fleet.resumed_at
         self.fleet.lanes[key].look(self.fleet.now, resumed_at)
         self.lanes.look(key, resumed_at)
         self._look()
