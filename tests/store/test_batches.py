@@ -125,7 +125,7 @@ def pair(database_url: str) -> Iterator[Pair]:
 
 
 def test_a_batch_does_what_its_commands_would_do_one_by_one(pair: Pair) -> None:
-    @settings(max_examples=50)
+    @settings(max_examples=30)
     @given(taking=st.lists(taking, max_size=6), giving=st.lists(giving, max_size=4))
     def compare(taking: list[Any], giving: list[Any]) -> None:
         one_by_one, at_once = pair.runner.run(pair.both([*taking, *giving]))
