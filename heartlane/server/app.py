@@ -27,6 +27,7 @@ from heartlane.server.failures import as_api_error, unknown_method
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import AccessLog, App
 from heartlane.server.routes import health, milestones, plans, projects, runs, tickets, workers
+from heartlane.server.streams import HEAD_ONLY
 from heartlane.store.errors import StoreError
 from heartlane.store.pages import BadCursor
 
@@ -143,7 +144,7 @@ class Front:
             if refused is not None:
                 await refused(scope, receive, send_with)
                 return
-            await self._app({**scope, "method": "GET"} if head else scope, receive, send_with)
+            await self._app({**scope, "method": "GET", HEAD_ONLY: True} if head else scope, receive, send_with)
         except Exception as error:  # noqa: BLE001 - every way out is an answer in the contract's shape
             # Starlette raises again what it has answered with our 500 (and logged) already.
             if not started:

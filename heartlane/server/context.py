@@ -9,6 +9,7 @@ from heartlane.server.gate import Gate
 from heartlane.server.limits import RateLimiter
 from heartlane.server.metrics import Metrics
 from heartlane.server.settings import Settings
+from heartlane.server.streams import Streams
 from heartlane.server.waiters import Waiters
 from heartlane.store.store import Store
 
@@ -24,3 +25,4 @@ class Context:
     metrics: Metrics
     gate: Gate
     waiters: Waiters
+    streams: Streams

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class Gate:
@@ -30,6 +32,15 @@ class Gate:
         self.inside -= 1
         if self.inside == 0:
             self._empty.set()
+
+    @contextmanager
+    def stepped_out(self) -> Iterator[None]:
+        """Somebody inside doesn't count for the length of this block: a stream, which ends when the gate closes."""
+        self.leave()
+        try:
+            yield
+        finally:
+            self.enter()
 
     def close(self) -> None:
         """Refuse new requests from now on."""

@@ -56,6 +56,7 @@ class Metrics:
         )
         self._queue = Gauge("heartlane_ledger_queue", "Commands waiting in the ledger.", registry=self.registry)
         self._waiting = Gauge("heartlane_claims_waiting", "Long polls waiting for a lane.", registry=self.registry)
+        self._streams = Gauge("heartlane_streams", "Open streams of runs.", registry=self.registry)
         self._runs = Gauge("heartlane_runs", "Runs by state.", ["state"], registry=self.registry)
         self._leases = Gauge(
             "heartlane_leases",
@@ -79,7 +80,7 @@ class Metrics:
         self._batch_size.observe(size)
         self._batch_seconds.observe(seconds)
 
-    async def render(self, store: Store, waiting: int) -> bytes:
+    async def render(self, store: Store, *, waiting: int, streams: int) -> bytes:
         """The text exposition, with the gauges read now. Raises StoreUnavailable."""
         async with store.reading() as conn:
             now = await store.now()
@@ -100,4 +101,5 @@ class Metrics:
         self._leases.labels("+Inf").set(all_held)
         self._queue.set(store.ledger.waiting)
         self._waiting.set(waiting)
+        self._streams.set(streams)
         return generate_latest(self.registry)

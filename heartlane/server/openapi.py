@@ -22,12 +22,13 @@ from heartlane.server.limits import ROUTES
 from heartlane.store.tokens import Scope
 from heartlane.wire.answers import ClaimAnswer, ErrorAnswer, ReportAnswer
 from heartlane.wire.errors import CODES
-from heartlane.wire.examples import ANSWERS, CLAIMED_RUN, REQUESTS, RUNNING_RUN
+from heartlane.wire.examples import ANSWERS, CLAIMED_RUN, REQUESTS, RUNNING_RUN, STREAMS
 from heartlane.wire.requests import ClaimBody, ClaimNextBody, ReportBody
 
 Kind = TypeVar("Kind")
 
 JSON: Final = "application/json"
+EVENT_STREAM: Final = "text/event-stream"
 SCHEMAS: Final = "#/components/schemas/"
 
 ABOUT: Final = """\
@@ -229,6 +230,9 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     if reader is not None:
         operation["requestBody"] = _request_body(name, reader.models, required=not reader.optional)
     answer = next((text for status, text in operation["responses"].items() if status.startswith("2")), None)
+    if answer is not None and name in STREAMS:
+        answer["description"] = "A stream of events that ends with the connection."
+        answer["content"] = {EVENT_STREAM: {"schema": {"type": "string"}, "example": STREAMS[name]}}
     if answer is not None and name in ANSWERS:
         answer["description"] = (route.response_model.__doc__ or "").partition("\n")[0]
         answer["content"][JSON]["example"] = ANSWERS[name]

@@ -33,6 +33,7 @@ from heartlane.server.limits import RateLimiter
 from heartlane.server.logs import configure
 from heartlane.server.metrics import Metrics
 from heartlane.server.settings import Settings
+from heartlane.server.streams import Streams
 from heartlane.server.takeback import TakeBackLoop
 from heartlane.server.waiters import Waiters
 from heartlane.store.errors import SchemaMismatch, StoreError
@@ -90,11 +91,13 @@ async def _serve(settings: Settings) -> None:
 
 def make_context(settings: Settings, store: Store) -> Context:
     """The parts of a server around an open store, wired together."""
-    waiters, metrics = Waiters(), Metrics()
+    waiters, metrics, auth, gate = Waiters(), Metrics(), Authenticator(store), Gate()
+    streams = Streams(store, auth, gate)
     store.feed.subscribe(waiters.hear)
+    store.feed.subscribe(streams.hear)
     store.ledger.on_batch = metrics.batch
     limiter = RateLimiter(settings.rate_limits)
-    return Context(settings, store, Authenticator(store), limiter, metrics, Gate(), waiters)
+    return Context(settings, store, auth, limiter, metrics, gate, waiters, streams)
 
 
 def make_app(context: Context) -> Gateway:

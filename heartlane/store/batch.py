@@ -37,6 +37,8 @@ TELEMETRY_COLUMNS: Final = (
 COLUMN_SETS: Final = (RENEWAL_COLUMNS, TELEMETRY_COLUMNS, MUTABLE_COLUMNS)
 """A changed row is written with the narrowest of these that covers its changes: heartbeats write four columns."""
 _COVERS: Final = tuple(frozenset(columns) for columns in COLUMN_SETS)
+UNTOLD_COLUMNS: Final = frozenset((*RENEWAL_COLUMNS, "lease_seconds", "take_back_at", "progress_at"))
+"""What changes with every renewal, and what nobody outside sees: no reason to wake those who follow a run."""
 
 
 class OnRun(NamedTuple):
@@ -97,7 +99,11 @@ class Opening(NamedTuple):
 
 
 class Announcement(NamedTuple):
-    """What a committed transaction tells the rest of the fleet: lanes to claim, and runs whose log has grown."""
+    """What a committed transaction tells the rest of the fleet.
+
+    openings    lanes to claim
+    run_ids     runs that those who follow them want to look at: the log has grown, or more changed than the lease
+    """
 
     openings: Sequence[Opening] = ()
     run_ids: Sequence[str] = ()
@@ -238,7 +244,6 @@ class Batch:
             if run.state in CLAIMABLE_STATES and run.blockers_left == 0 and due:
                 opening = Opening(run.billing_account_id, run.project_id, run.role, run.label_key)
                 openings[opening] = openings.get(opening, 0) + 1
-        numbers = {row.run_number for row in self.chunks}
         return Writes(
             self.now,
             rows,
@@ -246,9 +251,14 @@ class Batch:
             tickets,
             Announcement(
                 [opening._replace(lanes=lanes) for opening, lanes in openings.items()],
-                [run_id for run_id in self.columns if self.runs[run_id].number in numbers],
+                [run_id for run_id, changed in self.columns.items() if self._is_told(run_id, changed)],
             ),
         )
+
+    def _is_told(self, run_id: str, changed: set[str]) -> bool:
+        """Whether followers hear of it. By value: a worker may tell the phase it is in with every heartbeat."""
+        before, after = self.before[run_id], self.runs[run_id]
+        return any(getattr(before, name) != getattr(after, name) for name in changed - UNTOLD_COLUMNS)
 
 
 def _may_ship(command: Command) -> bool:

@@ -105,6 +105,12 @@ async def read_run(conn: AsyncConnection, run_id: str, account_id: str, project_
     return None if row is None else Run._make(row)
 
 
+async def read_runs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, Run]:
+    """The runs that are there, by id, whoever may see them: for callers that have found that out before."""
+    rows = await conn.execute(select(runs).where(runs.c.id.in_(run_ids)))
+    return {run.id: run for run in (Run._make(row) for row in rows)}
+
+
 async def read_prompt(conn: AsyncConnection, run_id: str) -> str | None:
     """The lane's prompt, if it has one."""
     prompt: str | None = (
@@ -114,9 +120,17 @@ async def read_prompt(conn: AsyncConnection, run_id: str) -> str | None:
 
 
 async def read_events(
-    conn: AsyncConnection, run: Run, *, after: int, types: Sequence[str], limit: int
+    conn: AsyncConnection,
+    run: Run,
+    *,
+    after: int,
+    types: Sequence[str],
+    limit: int,
+    bytes_max: int | None = None,
 ) -> tuple[list[LoggedEvent], int]:
     """Up to `limit` events of the run with a `seq` above `after`, of the given types (none given: all).
+
+    bytes_max   stop once so many bytes of the log have been read: for callers that come back for the rest at once
 
     Also answers the `seq` up to which the log has been looked through, from where the next page goes on. A run's
     events become visible in the order of their `seq`, without gaps: its row is locked while they are written.
@@ -125,27 +139,32 @@ async def read_events(
     for kind in types:
         mask |= EVENT_TYPE_BITS[kind]
     found: list[LoggedEvent] = []
+    chunks = CHUNKS_AT_ONCE if bytes_max is None else CHUNKS_AT_ONCE // 4
+    bytes_read = 0
     while len(found) < limit:
-        chunks = await _chunks(conn, run, after, mask)
-        for row in chunks:
+        rows = await _chunks(conn, run, after, mask, chunks)
+        for row in rows:
+            bytes_read += len(row.body)
             for event in _expand(row):
                 if event.seq > after and (not types or event.type in types):
                     found.append(event)
                     if len(found) == limit:
                         return found, event.seq
             after = max(after, row.last_seq)
-        if len(chunks) < CHUNKS_AT_ONCE:
+            if bytes_max is not None and bytes_read >= bytes_max:
+                return found, after
+        if len(rows) < chunks:
             return found, max(after, run.event_count)
     return found, after
 
 
-async def _chunks(conn: AsyncConnection, run: Run, after: int, mask: int) -> Sequence[Any]:
+async def _chunks(conn: AsyncConnection, run: Run, after: int, mask: int, count: int) -> Sequence[Any]:
     query = select(events).where(events.c.run_number == run.number, events.c.last_seq > after)
     # The log can't be older than its run: lets PostgreSQL leave out the partitions of earlier weeks.
     query = query.where(events.c.recorded_at >= run.created_at - CLOCK_BACK_MAX)
     if mask:
         query = query.where(events.c.types.op("&")(mask) != 0)
-    return (await conn.execute(query.order_by(events.c.last_seq).limit(CHUNKS_AT_ONCE))).all()
+    return (await conn.execute(query.order_by(events.c.last_seq).limit(count))).all()
 
 
 def _expand(row: Any) -> list[LoggedEvent]:

@@ -6,6 +6,7 @@ validates each against its model.
 
 from __future__ import annotations
 
+import json
 from typing import Any, Final
 
 ACCOUNT: Final = "01983c5a-7f10-7c3e-9a51-0c5a3f1b2d40"
@@ -360,3 +361,19 @@ ANSWERS: Final[dict[str, Any]] = {
     "readyz": {"status": "ready"},
 }
 """Operation → its answer."""
+
+
+def _block(event: str, data: dict[str, Any], seq: int | None = None) -> str:
+    """One event of a stream."""
+    lines = [] if seq is None else [f"id: {seq}"]
+    return "\n".join([*lines, f"event: {event}", f"data: {json.dumps(data, separators=(',', ':'))}", "", ""])
+
+
+STREAMS: Final[dict[str, str]] = {
+    "stream_run": "retry: 1834\n\n"
+    + _block("run", RUNNING_RUN)
+    + "".join(_block(event["type"], event, event["seq"]) for event in ANSWERS["get_events"]["events"])
+    + ": keep-alive\n\n"
+    + _block("end", {"error": "The token 'board' has been revoked.", "code": "TOKEN_REVOKED"}),
+}
+"""Operation → what its stream may tell."""

@@ -132,6 +132,17 @@ class EventQuery(BaseModel):
     """Most events on a page."""
 
 
+class StreamQuery(BaseModel):
+    """What a run's stream tells."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    after: Opt[Seq] = None
+    """Only events with a higher `seq`. A `Last-Event-ID` that is higher counts instead."""
+    heartbeats: Flag = False
+    """`true`: events of the type `heartbeat` too, and the run again when its lease was renewed, a few seconds late."""
+
+
 class WorkerQuery(PageQuery):
     """Which workers."""
 

@@ -106,7 +106,8 @@ def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
         assert "Traceback" not in log
 
 
-api = schemathesis.openapi.from_dict(build_document(api_routes()))
+# A stream has no end that a generated request could wait for; `test_streams` has what it refuses.
+api = schemathesis.openapi.from_dict(build_document(api_routes())).exclude(operation_id="stream_run")
 
 
 def whole(value: Any) -> Any:

@@ -41,5 +41,5 @@ async def readyz(context: Server) -> Json:
 @router.get("/metrics", response_class=Response, summary="Figures for Prometheus")
 async def metrics(context: Server) -> Response:
     """In Prometheus' text format."""
-    text = await context.metrics.render(context.store, len(context.waiters))
+    text = await context.metrics.render(context.store, waiting=len(context.waiters), streams=len(context.streams))
     return Response(text, media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -3,9 +3,10 @@
 # ruff: noqa: FAST003 - the parameters of the path are aliased: PathId is `id`
 from __future__ import annotations
 
+import asyncio
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Header, Query, Request
 
 from heartlane.lanes.commands import Cancel, Command, Pause, Release, Resume, Retry
 from heartlane.lanes.decisions import Refusal
@@ -15,11 +16,14 @@ from heartlane.server.bodies import event_body
 from heartlane.server.context import Context
 from heartlane.server.depends import Json, Operator, PathId, Server, Viewer, Worker, body_of, not_found
 from heartlane.server.hot import refuse
+from heartlane.server.limits import client_ip
 from heartlane.server.run_details import with_details
+from heartlane.server.streams import RunRead, StreamResponse
 from heartlane.store.pages import cursor_number, page
 from heartlane.store.runs import RunFilter, list_runs, read_events, read_run
 from heartlane.wire.answers import EventList, RunAnswer, RunChanged, RunList
-from heartlane.wire.queries import EventQuery, RunQuery
+from heartlane.wire.fields import Opt
+from heartlane.wire.queries import EventQuery, RunQuery, Seq, StreamQuery
 from heartlane.wire.requests import ReleaseBody
 from heartlane.wire.run_json import run_body
 
@@ -64,6 +68,40 @@ async def get_events(principal: Viewer, context: Server, run_id: PathId, query: 
         events, seen = await read_events(conn, run, after=after, types=query.type, limit=query.limit)
     more = seen < run.event_count
     return Json({"events": [event_body(event) for event in events], "next_cursor": str(seen) if more else None})
+
+
+@router.get("/{id}/stream", status_code=200, response_class=StreamResponse, summary="Follow a run")
+async def stream_run(
+    *,
+    principal: Viewer,
+    context: Server,
+    request: Request,
+    run_id: PathId,
+    query: Annotated[StreamQuery, Query()],
+    last_event_id: Annotated[
+        Opt[Seq], Header(alias="Last-Event-ID", description="The `id` of the last event that was received.")
+    ] = None,
+) -> StreamResponse:
+    """Server-Sent Events, without end.
+
+    First comes `event: run`, whose data is the run as it is now; it comes again after each change of the run. Every
+    event of the run's log has its type as `event`, its `seq` as `id` and itself as data, as the events route gives it;
+    without `after` and `Last-Event-ID` from the first on. A connection that broke off is resumed by `Last-Event-ID`, on
+    any server, and nothing is missed or told twice. A comment comes when nothing else has for 15 seconds.
+
+    When the server shuts down, or the token is no longer good, the last event is `event: end`, whose data is what any
+    route would answer with now. A client that doesn't read for 30 seconds is left, and can resume.
+    """
+    began_at = asyncio.get_running_loop().time()
+    run = await _find(context, principal, run_id)
+    follow = context.streams.following(
+        RunRead(run, await context.store.now(), began_at),
+        after=max(query.after or 0, last_event_id or 0),
+        heartbeats=query.heartbeats,
+        header=request.headers["authorization"].encode("latin-1"),
+        address=client_ip(request.scope, context.settings.trusted_proxies),
+    )
+    return StreamResponse(context.gate, follow)
 
 
 @router.post("/{id}/release", response_model=RunChanged, summary="Release a lane")
