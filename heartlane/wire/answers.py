@@ -12,13 +12,22 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from heartlane.wire.queries import EventName, PlanStatusName, StateName
-from heartlane.wire.requests import ResolutionName, RoleName, RoleStateName, StageName, StatusName, TicketRoleName
+from heartlane.wire.names import (
+    AttentionName,
+    DirectiveName,
+    EventName,
+    Open,
+    PlanStatusName,
+    ResolutionName,
+    RoleName,
+    RoleStateName,
+    StageName,
+    StateName,
+    StatusName,
+    TicketRoleName,
+)
 
 _CONFIG: Final = ConfigDict(use_attribute_docstrings=True)
-
-AttentionName = Literal["waiting_for_human", "stalled", "paused", "failed", "lease_running_out", "budget"]
-DirectiveName = Literal["continue", "pause", "stop"]
 
 
 class Answer(BaseModel):
@@ -66,7 +75,7 @@ class MilestoneObject(Answer):
     project_id: UUID
     name: str
     description: str | None
-    status: StatusName
+    status: Open[StatusName]
     due_at: datetime | None
     created_at: datetime
     updated_at: datetime
@@ -96,11 +105,11 @@ class TicketObject(Answer):
     request_type: str
     priority: str
     blocking: bool
-    roles: dict[TicketRoleName, RoleStateName]
+    roles: dict[Open[TicketRoleName], Open[RoleStateName]]
     """Role → state; `merged` stands for the pull request's merge and gets no lane."""
-    stage: StageName
-    status: StatusName
-    resolution_type: ResolutionName | None
+    stage: Open[StageName]
+    status: Open[StatusName]
+    resolution_type: Open[ResolutionName] | None
     pr_urls: list[str]
     """The pull requests its lanes shipped, oldest first."""
     evidence: Annotated[Any, Field(json_schema_extra={"type": ["string", "array", "object", "null"]})]
@@ -134,7 +143,7 @@ class LaneObject(Answer):
 
     laneKey: str  # noqa: N815 - the published name
     title: str
-    role: RoleName
+    role: Open[RoleName]
     ticketIds: list[UUID]  # noqa: N815
     labels: dict[str, str]
     """What it asks of a worker."""
@@ -152,7 +161,7 @@ class PlanObject(Answer):
     milestone_id: UUID | None
     created_by_user_id: UUID | None
     title: str
-    status: PlanStatusName
+    status: Open[PlanStatusName]
     source_ticket_ids: list[UUID]
     lanes: list[LaneObject]
     rejection_reason: str | None
@@ -172,9 +181,9 @@ class RunObject(Answer):
     milestone_id: UUID | None
     lane_key: str
     title: str
-    role: RoleName
+    role: Open[RoleName]
     ticket_ids: list[str]
-    state: StateName
+    state: Open[StateName]
     phase: str | None
     worker_id: str | None
     """Holder of the claim; null until claimed. A run that ended keeps it for the record."""
@@ -196,7 +205,7 @@ class RunObject(Answer):
     """Not claimable earlier."""
     blocked_by: list[UUID]
     """Runs that must be `shipped` first."""
-    needs_attention: AttentionName | None
+    needs_attention: Open[AttentionName] | None
     stalled: bool
     event_count: int
     labels: dict[str, str]
@@ -259,7 +268,7 @@ class ReportAnswer(Answer):
 
     ok: Literal[True]
     run: RunObject
-    directive: DirectiveName
+    directive: Open[DirectiveName]
     """What the operator wants of the worker."""
     duplicate: bool
     """Whether the report was a replay: the lease was renewed, nothing else changed."""
@@ -281,7 +290,7 @@ class EventObject(Answer):
 
     seq: int
     """Its number in the run's log, without gaps from 1."""
-    type: EventName
+    type: Open[EventName]
     payload: dict[str, Any]
     at: str | None
     """When it happened, by the worker's own clock, as sent."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -10,27 +10,9 @@ from pydantic_core import CoreSchema, core_schema
 
 from heartlane.lanes import bounds
 from heartlane.wire.fields import Id, Matching, Opt, WorkerId
-from heartlane.wire.requests import RoleName, StageName, StatusName
+from heartlane.wire.names import EventName, PlanStatusName, RoleName, StageName, StateName, StatusName
 
 CURSOR_MAX: Final = 1_200
-
-StateName = Literal["queued", "claimed", "running", "paused", "shipping", "shipped", "failed", "released"]
-PlanStatusName = Literal["pending", "approved", "rejected"]
-EventName = Literal[
-    "heartbeat",
-    "log_line",
-    "phase_change",
-    "action",
-    "error",
-    "ship_complete",
-    "claimed",
-    "lease_expired",
-    "released",
-    "paused",
-    "resumed",
-    "cancelled",
-    "retried",
-]
 
 
 class Digits:

@@ -7,7 +7,7 @@ except where its type says so (what a PATCH may clear).
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal, NotRequired, Self
+from typing import Annotated, Any, Final, NotRequired, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
@@ -48,17 +48,18 @@ from heartlane.wire.fields import (
     WaitSeconds,
     WorkerId,
 )
+from heartlane.wire.names import (
+    ResolutionName,
+    RoleName,
+    RoleStateName,
+    StageName,
+    StatusName,
+    TicketRoleName,
+    WorkerEventName,
+)
 from heartlane.wire.parse import dump_json
 
 _CONFIG: Final = ConfigDict(strict=True, frozen=True, use_attribute_docstrings=True)
-
-RoleName = Literal["frontend", "backend", "test", "design", "devops", "qa", "other"]
-TicketRoleName = Literal["frontend", "backend", "test", "design", "devops", "qa", "other", "merged"]
-RoleStateName = Literal["pending", "in_progress", "done", "skipped"]
-StageName = Literal["backlog", "up_next", "in_progress", "validation", "live"]
-StatusName = Literal["open", "closed"]
-ResolutionName = Literal["completed", "already_done", "duplicate", "wont_fix", "no_longer_relevant", "cancelled"]
-WorkerEventName = Literal["heartbeat", "log_line", "phase_change", "action", "error", "ship_complete"]
 
 
 class RequestBody(BaseModel):
