@@ -27,7 +27,7 @@ from heartlane.wire.names import RoleName
 
 T = TypeVar("T")
 
-POLL_SECONDS: Final = 20.0
+POLL_SECONDS: Final = 10.0
 """How long one claim waits at the server, and no longer than a third of the lease, which is counted from its begin. A
 longer wait is several of these."""
 LATE_SECONDS: Final = 2.0

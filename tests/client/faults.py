@@ -4,7 +4,7 @@ a proxy, servers that are busy. What comes through is answered by the real appli
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
 from typing import Any
 
 import httpx
@@ -56,11 +56,89 @@ def says(status: int, code: str, **fields: Any) -> Fault:
     return answer
 
 
+class _Answer(httpx.AsyncByteStream):
+    """An answer as the application sends it. Closing it is the client's going away."""
+
+    def __init__(self) -> None:
+        self.start: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.parts: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self.gone = asyncio.Event()
+        self.broken = False
+
+    async def send(self, message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self.start.set_result(dict(message))
+        else:
+            await self.parts.put(message["body"])
+            if not message.get("more_body"):
+                await self.parts.put(None)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while (part := await self.parts.get()) is not None:
+            if self.broken:
+                raise httpx.ReadError("")
+            yield part
+
+    async def aclose(self) -> None:
+        self.gone.set()
+
+
+class InProcess(httpx.AsyncBaseTransport):
+    """To an application in this process, part by part as it answers: httpx's own waits for an answer's end."""
+
+    def __init__(self, app: Any) -> None:
+        self._app = app
+        self.open: list[_Answer] = []
+
+    def break_off(self) -> None:
+        """Whatever is being answered breaks off."""
+        for answer in self.open:
+            answer.broken = True
+            answer.parts.put_nowait(b"")
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        body = await request.aread()
+        answer = _Answer()
+        asked = False
+
+        async def receive() -> dict[str, Any]:
+            nonlocal asked
+            if not asked:
+                asked = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            await answer.gone.wait()
+            return {"type": "http.disconnect"}
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "method": request.method,
+            "scheme": "http",
+            "path": request.url.path,
+            "raw_path": request.url.raw_path.partition(b"?")[0],
+            "query_string": request.url.query,
+            "root_path": "",
+            "headers": [(name.lower(), value) for name, value in request.headers.raw],
+            "client": ("127.0.0.1", 40_000),
+            "server": ("heartlane.test", 80),
+        }
+        serving = asyncio.ensure_future(self._app(scope, receive, answer.send))
+        self.open.append(answer)
+        serving.add_done_callback(lambda _: self.open.remove(answer))
+        try:
+            start = await answer.start
+        except asyncio.CancelledError:
+            answer.gone.set()
+            raise
+        return httpx.Response(start["status"], headers=start["headers"], stream=answer, request=request)
+
+
 class Faulty(httpx.AsyncBaseTransport):
     """A transport to the application. `sent` lists what was asked, method and path."""
 
-    def __init__(self, inner: httpx.AsyncBaseTransport) -> None:
-        self._inner = inner
+    def __init__(self, inner: InProcess) -> None:
+        self.inner = inner
         self._faults: list[tuple[str, Fault]] = []
         self._always: dict[str, Fault] = {}
         self.sent: list[str] = []
@@ -90,7 +168,7 @@ class Faulty(httpx.AsyncBaseTransport):
         self.sent.append(what)
 
         async def perform() -> httpx.Response:
-            return await self._inner.handle_async_request(request)
+            return await self.inner.handle_async_request(request)
 
         for place, (where, fault) in enumerate(self._faults):
             if where in what:
@@ -104,7 +182,7 @@ class Faulty(httpx.AsyncBaseTransport):
 
 def faulty(harness: Harness) -> Faulty:
     """A transport to the harness's application."""
-    return Faulty(httpx.ASGITransport(harness.app, raise_app_exceptions=False))
+    return Faulty(InProcess(harness.app))
 
 
 def secret_of(client: httpx.AsyncClient) -> str:
