@@ -55,3 +55,48 @@ def test_the_command_line_starts_without_the_servers_libraries() -> None:
     answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
     assert answer.returncode == 0, answer.stderr
     assert "serve" in answer.stdout
+
+
+def base_modules() -> set[str]:
+    """Every module that a plain `pip install heartlane` brings, through all that its requirements need in turn."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    waiting = [Requirement(line) for line in project["dependencies"]]
+    names: set[str] = set()
+    while waiting:
+        requirement = waiting.pop()
+        name = canonicalize_name(requirement.name)
+        if name in names:
+            continue
+        names.add(name)
+        needs = map(Requirement, metadata.requires(name) or [])
+        waiting += [need for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+    return {
+        module
+        for module, distributions in metadata.packages_distributions().items()
+        if {canonicalize_name(distribution) for distribution in distributions} & names
+    }
+
+
+def test_the_client_works_with_the_base_install_alone() -> None:
+    base = base_modules()
+    hidden = sorted(set(metadata.packages_distributions()) - base - {"heartlane"})
+    assert {"granian", "sqlalchemy", "fastapi", "orjson", "jiter", "structlog", "uvloop"} <= set(hidden)
+    assert {"httpx", "pydantic"} <= base
+    program = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({hidden!r}))  # None there: importing it fails as if it weren't installed\n"
+        "import heartlane\n"
+        "assert not {'httpx', 'pydantic', 'asyncio'} & set(sys.modules), 'importing the package must cost nothing'\n"
+        "from heartlane import AsyncClient, Client\n"
+        "from heartlane.client import LaneLost, NoLane, Unreachable, RetryPolicy\n"
+        "client = Client('http://127.0.0.1:9', 'hlt_x', retry=RetryPolicy(tries=1), trust_env=False)\n"
+        "try:\n"
+        "    client.claim(role='backend', wait_seconds=0)\n"
+        "except Unreachable:\n"
+        "    print('no server')\n"
+        "client.close()\n"
+        "layers = {name.split('.')[1] for name in sys.modules if name.startswith('heartlane.')}\n"
+        "assert layers == {'client', 'lanes', 'wire'}, layers\n"
+    )
+    answer = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (answer.returncode, answer.stdout) == (0, "no server\n"), answer.stderr

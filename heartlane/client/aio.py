@@ -105,6 +105,10 @@ class AsyncClient(Routes):
                     *self._chores,
                     return_exceptions=True,
                 )
+        await self.disconnect()
+
+    async def disconnect(self) -> None:
+        """Close the connections; lanes that are still held are not given back."""
         await self._http.aclose()
 
     # --- calls ---

@@ -140,7 +140,7 @@ class Keeper:
         """Raises LaneLost when the lane isn't ours, or has ended."""
         loss = self.loss
         if loss is not None:
-            raise loss
+            raise LaneLost(str(loss), code=loss.code)
         if self.ended is not None:
             raise LaneLost(f"The lane has ended already: it is {self.ended}.")
 
@@ -161,7 +161,7 @@ class Keeper:
         """Return once the server has everything up to the event of that number. Raises LaneLost."""
         while self.outbox.confirmed < number:
             if self.lost is not None:
-                raise self.lost
+                raise LaneLost(str(self.lost), code=self.lost.code)
             self.hurry()
             await self._changed.wait()
 

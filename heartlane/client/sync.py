@@ -30,10 +30,14 @@ STOP_SECONDS: Final = 5.0
 
 
 class LoopThread:
-    """An event loop in a daemon thread; `call` runs a coroutine there and waits for it."""
+    """An event loop in a daemon thread; `call` runs a coroutine there and waits for it.
 
-    def __init__(self) -> None:
+    last    what the thread does before it ends
+    """
+
+    def __init__(self, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
         self.pid = os.getpid()
+        self._last = last
         self._lock = threading.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
@@ -74,12 +78,14 @@ class LoopThread:
                 raise RuntimeError("The client is closed.")
             if self._loop is None:
                 self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(target=_run, args=(self._loop,), name="heartlane-client", daemon=True)
+                self._thread = threading.Thread(
+                    target=_run, args=(self._loop, self._last), name="heartlane-client", daemon=True
+                )
                 self._thread.start()
             return self._loop
 
 
-def _run(loop: asyncio.AbstractEventLoop) -> None:
+def _run(loop: asyncio.AbstractEventLoop, last: Callable[[], Coroutine[Any, Any, None]]) -> None:
     asyncio.set_event_loop(loop)
     try:
         loop.run_forever()
@@ -87,6 +93,7 @@ def _run(loop: asyncio.AbstractEventLoop) -> None:
         for task in left:
             task.cancel()
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+        loop.run_until_complete(last())
         loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     finally:
@@ -238,9 +245,7 @@ class Client(Routes):
 
     def __init__(self, url: str | None = None, token: str | None = None, **options: Any) -> None:
         self._make: Callable[[], AsyncClient] = lambda: AsyncClient(url, token, **options)
-        self._client = self._make()
-        self._thread = LoopThread()
-        self._finalizer = weakref.finalize(self, self._thread.stop)
+        self._begin()
 
     claim = Claim(AsyncClient.claim)
     claims = Claims(AsyncClient.claim)
@@ -279,11 +284,15 @@ class Client(Routes):
         """The items of a list, page by page. Raises HeartlaneError."""
         return self.iterate(lambda client: client.pages(call))
 
+    def _begin(self) -> None:
+        self._client = self._make()
+        self._thread = LoopThread(self._client.disconnect)
+        self._finalizer = weakref.finalize(self, self._thread.stop)
+
     def wait_for(self, work: Callable[[AsyncClient], Coroutine[Any, Any, T]]) -> T:
         """The result of something that is done with the asynchronous client, on its own thread."""
         if self._thread.pid != os.getpid():
-            self._client, self._thread = self._make(), LoopThread()
-            self._finalizer = weakref.finalize(self, self._thread.stop)
+            self._begin()
         return self._thread.call(work(self._client))
 
     def hold(self, claim: Callable[[AsyncClient], Coroutine[Any, Any, AsyncLane]]) -> Lane:

@@ -236,8 +236,13 @@ class Streams:
             now = await self._store.now_on(conn)
             found = await read_runs(conn, sorted({topic.run.id for topic in topics}))
             for topic in topics:
+                run = found.get(topic.run.id)
+                if run is None:
+                    for reader in topic.readers:
+                        reader.end(ApiError("NOT_FOUND", "There is no such run any more."))
+                    continue
                 version = topic.version
-                topic.tell(RunRead(found[topic.run.id], now, began_at))
+                topic.tell(RunRead(run, now, began_at))
                 if topic.behind:
                     topic.add(await self._page(conn, topic, topic.recent.end))
                     if topic.behind:

@@ -8,10 +8,12 @@ from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import delete
 
 from heartlane.server import sse, streams
 from heartlane.store import tokens
 from heartlane.store.feed import EVERYTHING
+from heartlane.store.schema import runs
 from heartlane.wire.answers import ErrorAnswer, EventObject, RunObject
 from tests.harness import Harness, assert_error
 from tests.streaming import Stream, Tap, Told, tapped
@@ -91,14 +93,14 @@ async def test_each_event_has_its_type(harness: Harness) -> None:
 
 
 async def test_changes_without_events_are_told(harness: Harness) -> None:
-    runs = await harness.approved(
+    lanes = await harness.approved(
         [
             {"laneKey": "a", "title": "A", "role": "backend"},
             {"laneKey": "b", "title": "B", "role": "backend", "after": ["a"]},
         ]
     )
     harness.context.streams.poll_seconds = 3600
-    run = await harness.claim(runs[0]["id"], lease_seconds=3600)
+    run = await harness.claim(lanes[0]["id"], lease_seconds=3600)
     async with follow(harness, run) as stream:
         await stream.until_seq(1)
         await harness.report(run["id"])
@@ -425,6 +427,16 @@ async def test_a_server_that_shuts_down_ends_its_streams(harness: Harness) -> No
         assert told.data["code"] == "UNAVAILABLE"
         assert told.data["retryAfter"] > 0
     assert gate.inside == 0
+
+
+async def test_a_run_that_is_deleted_ends_its_streams(harness: Harness) -> None:
+    run = await one_run(harness)
+    async with follow(harness, run) as stream:
+        await stream.until_seq(1)
+        async with harness.store.writing() as tx:
+            await tx.conn.execute(delete(runs).where(runs.c.id == run["id"]))
+        harness.store.feed.publish(EVERYTHING)
+        assert (await last_words(stream)).data["code"] == "NOT_FOUND"
 
 
 async def test_a_reader_that_leaves_is_forgotten(harness: Harness) -> None:
