@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
+from heartlane.wire.secrets import Redactor
+
 
 class ExitCode(NamedTuple):
     """One row of the table.
@@ -165,7 +167,7 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if expected is None:
         return None
     message, code = expected
-    return " ".join(_without_secrets(message).split()), code
+    return " ".join(Redactor().text(message).split()), code
 
 
 def _expected(error: Exception) -> tuple[str, int] | None:
@@ -200,11 +202,3 @@ def _expected_of_the_server(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, DBAPIError):
         return f"the database can't be used: {error.orig}", UNUSABLE
     return None
-
-
-def _without_secrets(message: str) -> str:
-    try:
-        from heartlane.server.logs import Redactor
-    except ModuleNotFoundError:
-        return message
-    return Redactor().text(message)

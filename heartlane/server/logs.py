@@ -24,6 +24,7 @@ import structlog
 from structlog.typing import EventDict, Processor
 
 from heartlane.server.settings import DatabaseUrl, Settings
+from heartlane.wire.secrets import HIDDEN_KEYS, MASK, Redactor
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -31,50 +32,10 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-MASK: Final = "***"
-HIDDEN_KEYS: Final = frozenset({"authorization", "cookie", "password", "secret", "set-cookie", "token", "token_hash"})
 PASSWORD_MIN: Final = 6
 """A shorter password is not looked for by itself: masking every "a" would leave no log."""
 
-_SECRETS: Final = (
-    (re.compile(r"hlt_[A-Za-z0-9_-]{4,}"), "hlt_" + MASK),
-    (re.compile(r"(?i)\b(bearer)(?:\s+|%20)[^\s\"',;\\]+"), r"\1 " + MASK),
-    (
-        re.compile(
-            r"(?i)(authorization\\?[\"']?\s*+[:=,]\s*+)(?!b?\\?[\"']?(?:bearer|\*\*\*))(b?\\?[\"']?)[^\"'\\\r\n]+"
-        ),
-        r"\1\2" + MASK,
-    ),
-    (re.compile(r"(://[^\s:/@\"']*:)[^\s\"']*@"), r"\1" + MASK + "@"),
-    (re.compile(r"(?i)\b(password=)[^\s&\"']+"), r"\1" + MASK),
-)
 _CONTROLS: Final = {code: f"\\x{code:02x}" for code in (*range(0x20), *range(0x7F, 0xA0)) if code not in (0x09, 0x0A)}
-
-
-class Redactor:
-    """Masks secrets in finished text. `add` names a value that is one wherever it stands."""
-
-    def __init__(self) -> None:
-        self._known: re.Pattern[str] | None = None
-
-    def forget(self) -> None:
-        """Know no value by itself any more."""
-        self._known = None
-
-    def add(self, values: Iterable[str]) -> None:
-        """Mask these values from now on, beside those known by their shape."""
-        escaped = [re.escape(value) for value in values]
-        if escaped:
-            known = [self._known.pattern, *escaped] if self._known else escaped
-            self._known = re.compile("|".join(known))
-
-    def text(self, line: str) -> str:
-        """The text without secrets."""
-        for pattern, masked in _SECRETS:
-            line = pattern.sub(masked, line)
-        return self._known.sub(MASK, line) if self._known else line
-
-
 redactor: Final = Redactor()
 
 
