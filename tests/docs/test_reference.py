@@ -22,8 +22,8 @@ from heartlane.server.app import api_routes
 from heartlane.server.metrics import Metrics
 from heartlane.server.openapi import build_document
 from heartlane.server.settings import PREFIX, Settings, load_settings
-from heartlane.wire.answers import AttentionName, DirectiveName
 from heartlane.wire.errors import CODES
+from heartlane.wire.names import AttentionName, DirectiveName
 
 DOCS = ROOT / "docs"
 REFERENCE = DOCS / "reference"
