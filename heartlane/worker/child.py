@@ -31,6 +31,7 @@ from signal import Signals
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
+from heartlane.worker.errors import Kind, WorkerError
 from heartlane.worker.tree import MARK_NAME, sweep
 
 START_SECONDS_MAX: Final = 30.0
@@ -42,20 +43,31 @@ SWEEP_SECONDS_MAX: Final = 5.0
 PIPE_BYTES: Final = 1024 * 1024
 """Room in the pipe of standard output: what the command may print before it waits for its reader."""
 
+_NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
+"""A guard that is gone is no reason for SIGPIPE, where the process that we are part of takes that one."""
 _BOOT: Final = "import sys; sys.path.append(sys.argv.pop()); from heartlane.worker.guard import main; main()"
 """Starts the guard as an imported, hence compiled, module, with nothing else of site-packages on its path."""
 
 
-class ChildError(Exception):
-    """The command was not started. The text is one line that says why."""
+class ChildError(WorkerError):
+    """The command was not started."""
+
+    def __init__(self, message: str, kind: Kind = "unusable") -> None:
+        super().__init__(message, kind)
 
 
 class CommandNotFound(ChildError):
     """There is no such program."""
 
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "command_not_found")
+
 
 class CommandNotExecutable(ChildError):
     """The file is there but can't be run: no permission, no interpreter, not a program of this machine."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "not_executable")
 
 
 class FolderUnusable(ChildError):
@@ -109,6 +121,7 @@ class Child:
         self._failed = ""
         self._exit: Exit | None = None
         self._empty = False
+        self._unguarded = False
         self._beyond = 0
         self._closed = False
         self._on_change: Callable[[Child], None] = _ignore
@@ -149,7 +162,7 @@ class Child:
             child._send(f"run {len(order)}", order)
             child._listener.start()
             with child._changed:
-                child._changed.wait_for(lambda: child.pid or child._failed or child._empty, START_SECONDS_MAX)
+                child._changed.wait_for(lambda: child.pid or child._unguarded, START_SECONDS_MAX)
             if not child.pid:
                 raise _explain(child._failed, argv[0], env, cwd) if child._failed else _no_answer(pipes[1])
         except BaseException:
@@ -198,7 +211,10 @@ class Child:
             return self._exit
 
     def wait_empty(self, timeout: float) -> bool:
-        """Wait until nothing of the tree is left; False when something is after `timeout` seconds."""
+        """Wait until nothing of the tree is left; False when something is after `timeout` seconds.
+
+        Where this is False, the lane is not free for another attempt on this machine.
+        """
         with self._changed:
             return self._changed.wait_for(lambda: self._empty, timeout)
 
@@ -278,16 +294,17 @@ class Child:
             with contextlib.suppress(OSError):
                 if data:
                     self._control.settimeout(START_SECONDS_MAX)
-                    self._control.sendall(line.encode() + b"\n" + data)
+                    self._control.sendall(line.encode() + b"\n" + data, _NO_SIGNAL)
                     self._control.settimeout(None)
                 else:
-                    self._control.send(line.encode() + b"\n", socket.MSG_DONTWAIT)
+                    self._control.send(line.encode() + b"\n", socket.MSG_DONTWAIT | _NO_SIGNAL)
             return self._sent
 
     def _order_and_wait(self, line: str, timeout: float) -> bool:
         number = self._send(line)
         with self._changed:
-            return self._changed.wait_for(lambda: self._in_effect >= number or self._empty, timeout)
+            done = lambda: self._in_effect >= number or self._unguarded  # noqa: E731
+            return self._changed.wait_for(done, timeout)
 
     def _listen(self) -> None:
         received = b""
@@ -302,17 +319,19 @@ class Child:
             for line in lines:
                 self._take(*line.decode().split(" "))
         self._guard.wait()
-        if not self._empty and not self._failed:
-            # The guard was killed. The command died with it; what it had started is found by the mark.
-            left = sweep(self.mark, SWEEP_SECONDS_MAX)
-            with self._changed:
-                self._exit = self._exit or Exit(None, None)
-                self._frozen = ""
-                self._beyond = left
-                self._empty = True
-                self._changed.notify_all()
-            self._tell()
         self._control.close()
+        if self._empty:
+            return
+        with self._changed:
+            self._unguarded = True
+            self._exit = self._exit or Exit(None, None)
+            self._frozen = ""
+            self._changed.notify_all()
+        # The guard was killed. The command died with it; what it had started is found by the mark, and may take as long
+        # to end as a device that it waits for.
+        while sweep(self.mark, SWEEP_SECONDS_MAX):
+            continue
+        self._take("empty")
 
     def _take(self, verb: str, *values: str) -> None:
         with self._changed:
@@ -320,7 +339,7 @@ class Child:
                 self.pid = int(values[0])
             elif verb == "failed":
                 self._failed = " ".join(values)
-                self._empty = True
+                self._empty = self._unguarded = True
             elif verb == "ok":
                 self._in_effect = int(values[0])
             elif verb == "frozen":
@@ -333,7 +352,7 @@ class Child:
                 number = int(values[1])
                 self._exit = Exit(number, None) if values[0] == "code" else Exit(None, number)
             elif verb == "empty":
-                self._empty = True
+                self._empty = self._unguarded = True
                 self._frozen = ""
             self._changed.notify_all()
         if verb != "ok":
@@ -353,13 +372,13 @@ def _ignore(child: Child) -> None:
 def _order(argv: Sequence[str], env: Mapping[str, str], cwd: str | Path) -> bytes:
     """What follows the line `run`."""
     if not argv or not argv[0]:
-        raise ChildError("there is no command to run")
+        raise ChildError("there is no command to run", "wrong_input")
     entries = [f"{name}={value}" for name, value in env.items()]
     if any("=" in name or not name for name in env):
-        raise ChildError("an environment variable has an empty name, or one with an equals sign")
+        raise ChildError("an environment variable has an empty name, or one with an equals sign", "wrong_input")
     fields = [os.fspath(cwd), str(len(argv)), *argv, *entries]
     if any("\0" in field for field in fields):
-        raise ChildError("the command, its folder or its environment has a NUL character in it")
+        raise ChildError("the command, its folder or its environment has a NUL character in it", "wrong_input")
     return b"\0".join(map(os.fsencode, fields))
 
 
@@ -423,5 +442,5 @@ def _explain(failure: str, program: str, env: Mapping[str, str], cwd: str | Path
     if int(number) == errno.ENOTDIR:
         return CommandNotFound(f"command not found: {program}")
     if int(number) == errno.E2BIG:
-        return ChildError(f"can't run {program}: the arguments and the environment are too long")
+        return ChildError(f"can't run {program}: the arguments and the environment are too long", "prompt_unusable")
     return CommandNotExecutable(f"can't run {program}: {reason}")

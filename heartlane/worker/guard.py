@@ -42,8 +42,9 @@ What it does NOT guarantee:
 - Processes of another user (sudo), or started on request by a daemon outside of the tree (docker, systemd-run, an
   existing tmux server) and without the mark, are beyond its reach.
 - Stopping is no transaction: what a member handed to the kernel or to another host before, goes on there.
-- Without subreapers (macOS), a process that leaves its parent is known only if a look saw it before, or by the mark;
-  nothing kills the command when the guard is killed but the sidecar's sweep.
+- Without subreapers (macOS), a process that left its parent is known only if a look saw it before. What no look saw is
+  found by the mark at the end, and killed then, without TERM. And when the guard is killed, nothing kills the command
+  but the sidecar's sweep.
 """
 
 from __future__ import annotations

@@ -93,6 +93,7 @@ def test_a_command_that_is_not_there_is_told_from_one_that_cant_run(tmp_path: Pa
 
     for name in ("no-such-agent", "./no-such-agent", str(tmp_path / "no" / "such")):
         found = failure(name)
+        assert found.kind == "command_not_found"
         assert type(found) is CommandNotFound
         assert str(found) == f"command not found: {name}"
     assert type(failure("sh", env={"PATH": str(tmp_path)})) is CommandNotFound
@@ -106,8 +107,10 @@ def test_a_command_that_is_not_there_is_told_from_one_that_cant_run(tmp_path: Pa
     assert type(failure("true", cwd=tmp_path / "gone")) is FolderUnusable
     assert type(failure("true", cwd=plain)) is FolderUnusable
     assert "too long" in str(failure("true", *["x" * 100_000] * 50))
+    assert failure(str(plain)).kind == "not_executable"
     for wrong in ([], [""], ["a\0b"]):
         assert type(failure(*wrong)) is ChildError
+        assert failure(*wrong).kind == "wrong_input"
     assert type(failure("true", env={"A=B": "c"})) is ChildError
 
 
