@@ -24,10 +24,14 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Final, Literal, Self
 
+from heartlane.worker.text import plain
+
 LINE_BYTES_MAX: Final = 8 * 1024 * 1024
 """A longer line is cut: agents print lines of megabytes when a tool's result is a picture, and mean them to be read."""
 TAIL_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 256 * 1024
+REDRAWN_BYTES: Final = 64 * 1024
+"""A line that isn't complete after so many bytes may be a progress bar: its earlier states are forgotten."""
 PARTIAL_CHARACTERS_MAX: Final = 2_000
 SLOW_SECONDS: Final = 0.005
 """Handing lines on for no longer than this holds nobody up: the pipe has room for what comes meanwhile."""
@@ -61,6 +65,7 @@ class LineSplitter:
         self._parts: list[bytes] = []
         self._size = 0
         self._left_out = 0
+        self._shrink_at = REDRAWN_BYTES
 
     def feed(self, data: bytes) -> list[str]:
         """The lines that are complete with these bytes."""
@@ -95,20 +100,14 @@ class LineSplitter:
         return [line] if line else []
 
     def partial(self) -> str:
-        """The head of the line that is not complete yet: a prompt that waits for an answer, a progress bar."""
-        head = b"".join(self._parts)[: 4 * PARTIAL_CHARACTERS_MAX]
-        return _redrawn(head.decode("utf-8", "replace"))[:PARTIAL_CHARACTERS_MAX]
+        """The head of the line that is not complete yet: a prompt that waits for an answer, a progress bar's state."""
+        data = b"".join(tuple(self._parts))
+        most = 4 * PARTIAL_CHARACTERS_MAX
+        data = data[-most:] if b"\r" in data else data[:most]
+        return _redrawn(data.decode("utf-8", "replace"))[:PARTIAL_CHARACTERS_MAX]
 
     def _keep(self, data: bytes) -> None:
         """Add to the line that is not complete yet."""
-        # A carriage return with more behind it starts the line anew; one at the end may be half of a CRLF.
-        text = data.rstrip(b"\r")
-        redrawn = text.rfind(b"\r")
-        if redrawn >= 0 or (text and self._parts and self._parts[-1].endswith(b"\r")):
-            self._parts.clear()
-            self._size = self._left_out = 0
-        if len(text) < len(data) or redrawn >= 0:
-            data = text[redrawn + 1 :] + data[len(text) : len(text) + 1]
         room = self._line_max - self._size
         if len(data) > room:
             self._left_out += len(data) - room
@@ -116,6 +115,18 @@ class LineSplitter:
         if data:
             self._parts.append(data)
             self._size += len(data)
+        if self._size > self._shrink_at:
+            self._shrink()
+
+    def _shrink(self) -> None:
+        """Forget all but the last states of a line that is redrawn again and again by carriage returns."""
+        line = b"".join(self._parts)
+        state = line.rfind(b"\r", 0, len(line.rstrip(b"\r")))
+        # One state more than the last: that one may turn out to be blank.
+        line = line[line.rfind(b"\r", 0, max(0, state)) + 1 :]
+        self._parts = [line]
+        self._size = len(line)
+        self._shrink_at = max(REDRAWN_BYTES, 2 * self._size)  # a long line that is none is not searched at every chunk
 
     def _whole(self, last: bytes) -> str:
         """The kept line, completed."""
@@ -125,6 +136,7 @@ class LineSplitter:
         left_out = self._left_out
         self._parts.clear()
         self._size = self._left_out = 0
+        self._shrink_at = REDRAWN_BYTES
         if not left_out:
             return _redrawn(line.decode("utf-8", "replace"))
         self.cut += 1
@@ -134,10 +146,10 @@ class LineSplitter:
 
 
 def _redrawn(line: str) -> str:
-    """What a terminal would show of a line with carriage returns."""
-    if "\r" in line:
-        line = line.rstrip("\r").rpartition("\r")[2]
-    return line
+    """Of a line with carriage returns, the last state that shows anything."""
+    if "\r" not in line:
+        return line
+    return next((state for state in reversed(line.split("\r")) if plain(state).strip()), "")
 
 
 class Tail:

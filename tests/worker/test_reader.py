@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartlane.worker.child import Exit
-from heartlane.worker.reader import TAIL_BYTES, CutLine, LineSplitter, Reader, Stream, Tail
+from heartlane.worker.reader import REDRAWN_BYTES, TAIL_BYTES, CutLine, LineSplitter, Reader, Stream, Tail
 from tests.worker.conftest import PATIENCE, Printed, Start, noted, until
 
 
@@ -37,6 +37,7 @@ def split(*pieces: bytes, line_max: int = 1 << 20) -> list[str]:
         (b"10%\r20%\r100%\ndone\n", ["100%", "done"]),
         (b"10%\r20%\r", ["20%"]),
         (b"\r10%", ["10%"]),
+        (b"99%\r100%\r   \r\x1b[K\nnext", ["100%", "next"]),
         ("grün €\n".encode(), ["grün €"]),
         (b"a\xffb\n\xe2\x82\nc", ["a\ufffdb", "\ufffd", "c"]),
         (b"a\x00b\x1b[31mc\x0bd\x0ce\xc2\x85f\n", ["a\x00b\x1b[31mc\x0bd\x0ce\x85f"]),
@@ -54,6 +55,11 @@ PIECES = st.lists(
 )
 
 
+def last_state(line: bytes) -> bytes:
+    states = [state for state in line.split(b"\r") if state.strip()]
+    return states[-1] if states else b"" if b"\r" in line else line
+
+
 @given(PIECES, st.lists(st.integers(1, 7), max_size=40))
 def test_how_bytes_are_cut_into_chunks_changes_nothing(pieces: list[bytes], sizes: list[int]) -> None:
     data = b"".join(pieces)
@@ -66,9 +72,7 @@ def test_how_bytes_are_cut_into_chunks_changes_nothing(pieces: list[bytes], size
     assert by_chunks == split(data)
     assert all("\n" not in line and line for line in by_chunks)
     assert [line.encode() for line in split(data)] == [
-        line.decode("utf-8", "replace").encode()
-        for whole in data.split(b"\n")
-        if (line := whole.rstrip(b"\r").rpartition(b"\r")[2])
+        line.decode("utf-8", "replace").encode() for whole in data.split(b"\n") if (line := last_state(whole))
     ]
 
 
@@ -104,12 +108,17 @@ def test_a_character_that_the_cut_goes_through_is_left_out_whole() -> None:
 
 
 def test_a_progress_bar_that_never_ends_takes_no_room() -> None:
-    splitter = LineSplitter(1000)
+    splitter = LineSplitter()
     for number in range(100_000):
         assert splitter.feed(b"\rprogress %d of 100000" % number) == []
     assert splitter.partial() == "progress 99999 of 100000"
     assert splitter.feed(b"\rdone\n") == ["done"]
     assert splitter.cut == 0
+    assert splitter._size == 0
+    for number in range(100_000):
+        splitter.feed(b"10%%\rprogress %d\r \r" % number)
+        assert splitter._size < 2 * REDRAWN_BYTES
+    assert splitter.feed(b"\n") == ["progress 99999"]
 
 
 def test_a_prompt_that_waits_can_be_seen() -> None:
