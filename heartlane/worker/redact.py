@@ -20,6 +20,7 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from heartlane.wire.secrets import BEGIN_KEY, END_KEY, HIDDEN_KEYS, MASK, find_shapes, mask
+from heartlane.worker.errors import WorkerError
 
 VALUE_CHARACTERS_MIN: Final = 8
 """A shorter value of a variable is not looked for: masking every "dev" would leave no text."""
@@ -32,7 +33,11 @@ SECRET_NAMES: Final = frozenset(
 """A variable is secret when one of these is a part of its name: `GITHUB_TOKEN`, `AWS_ACCESS_KEY_ID`, `MYSQL_PWD`."""
 _SECRET_ENDS: Final = ("APIKEY", "AUTHTOKEN", "PASSWORD", "SECRETKEY", "DATABASE_URL", "CONNECTION_STRING")
 _PLAIN_NAMES: Final = frozenset("PWD OLDPWD SSH_AUTH_SOCK XAUTHORITY".split())
-_PLAIN_VALUES: Final = re.compile(r"[0-9.,:]*|true|false|none|null|enabled|disabled|[a-z]+", re.IGNORECASE)
+_PLAIN_VALUES: Final = re.compile(
+    r"[0-9.,:]{0,11}|anonymous|default|disabled|enabled|heartlane|interactive|localhost|optional|password|postgres(ql)?"
+    r"|required|undefined|unlimited",
+    re.IGNORECASE,
+)
 
 _BEGIN_KEY: Final = re.compile(BEGIN_KEY)
 _END_KEY: Final = re.compile(END_KEY)
@@ -40,8 +45,11 @@ _KEY_LINE: Final = re.compile(r"[\s>|#*\"'\\n]*(?:[A-Za-z0-9+/=]{1,100}|[A-Za-z-
 """What a line of a private key looks like, its headers and what quotes it included."""
 
 
-class BadPattern(ValueError):
+class BadPattern(WorkerError):
     """A pattern of the user's is no regular expression. The text says which and why."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "wrong_input")
 
 
 class Redactor:
@@ -138,7 +146,7 @@ class Redactor:
 def secret_values(env: Mapping[str, str]) -> list[str]:
     """The values of an environment's variables that are secret by their name, but for those that can't be any.
 
-    Those are short ones, plain numbers, single words, and the names of files that are there.
+    Those are short ones, plain numbers, words that one meets everywhere, and the names of files that are there.
     """
     return [value for name, value in env.items() if is_secret_name(name) and _may_be_secret(value)]
 

@@ -93,10 +93,10 @@ def test_values_that_cant_be_secrets_are_not_masked(tmp_path: Path) -> None:
     key_file = tmp_path / "key.json"
     key_file.touch()
     env = {
-        "A_TOKEN": "short", "B_TOKEN": "1234567890", "C_TOKEN": "disabled", "D_TOKEN": "somewhere", "E_TOKEN": "",
-        "F_KEY": str(key_file), "G_KEY": str(tmp_path / "not-there"), "H_TOKEN": "real-1234",
+        "A_TOKEN": "short", "B_TOKEN": "1234567890", "C_TOKEN": "disabled", "D_TOKEN": "PostgreSQL", "E_TOKEN": "",
+        "F_KEY": str(key_file), "G_KEY": str(tmp_path / "not-there"), "H_TOKEN": "real-1234", "I_PASSWORD": "justaword",
     }  # fmt: skip
-    assert secret_values(env) == [str(tmp_path / "not-there"), "real-1234"]
+    assert secret_values(env) == [str(tmp_path / "not-there"), "real-1234", "justaword"]
 
 
 def test_a_private_key_that_comes_line_by_line_is_masked_to_its_end() -> None:
