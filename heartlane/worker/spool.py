@@ -25,24 +25,25 @@ prints them down (`held_seconds`), and then keeps the event all the same: memory
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Self
 
 from heartlane.lanes.bounds import EVENTS_PER_REPORT_MAX
 from heartlane.worker.coalescer import left_out
 from heartlane.worker.event import encode, stamp
-from heartlane.worker.spool_files import Batch, Header, SpoolError
+from heartlane.worker.file_lock import FileLock
+from heartlane.worker.places import places
+from heartlane.worker.spool_files import Batch, Header, Outgoing, SpoolError
 from heartlane.worker.spool_log import Log, fdatasync
+from heartlane.worker.spool_memory import Memory
 from heartlane.worker.spool_positions import Positions, PositionsFile
-from heartlane.worker.spools import default_root, folder_of, lock
+from heartlane.worker.spools import folder_of, lock
 
 SPOOL_BYTES_MAX: Final = 256 * 1024 * 1024
 """Above this no log line is written, above nine tenths of it no heartbeat."""
@@ -58,28 +59,6 @@ URGENT: Final = frozenset({"error", "ship_complete"})
 """What is sent without waiting for more to go with it, and is kept without waiting for room."""
 
 
-class Outgoing(NamedTuple):
-    """A batch to send: its `seq`, and its events, each as the bytes that it is stored as."""
-
-    seq: int
-    events: tuple[bytes, ...]
-
-    @property
-    def events_json(self) -> bytes:
-        """The report's `events`, the same to the byte whenever it is sent."""
-        return b"[" + b",".join(self.events) + b"]"
-
-    def decoded(self) -> list[dict[str, Any]]:
-        """The events as values."""
-        return [json.loads(event) for event in self.events]
-
-
-class _Remembered(NamedTuple):
-    number: int
-    kind: str
-    event: bytes
-
-
 class Spool:
     """The events of one attempt at one run, for one server. Made by `Spool.open`; for several threads.
 
@@ -88,11 +67,11 @@ class Spool:
     damaged         lines that could not be read when it was opened
     """
 
-    def __init__(self, folder: Path, header: Header, lock_file: int, size_max: int) -> None:
+    def __init__(self, folder: Path, header: Header, file_lock: FileLock, size_max: int) -> None:
         self.header = header
         self.held_seconds = 0.0
         self._folder = folder
-        self._lock_file = lock_file
+        self._file_lock = file_lock
         self._size_max = size_max
         self._on_trouble: Callable[[str], None] = _ignore
         self._to_say: list[str] = []
@@ -101,8 +80,7 @@ class Spool:
         self._urgent = False
         self._outgoing: Outgoing | None = None
         self._unsaid = 0  # log lines that were dropped and not spoken of yet
-        self._memory: deque[_Remembered] = deque()
-        self._memory_bytes = 0
+        self._memory = Memory()
         self._failing = False
         self._retry_at = 0.0
 
@@ -134,20 +112,20 @@ class Spool:
     ) -> Spool:
         """The spool of this server, run and attempt, made if it isn't there; no other process can open it meanwhile.
 
-        root        the folder of all spools; the one in this user's state folder if left out
+        root        the folder of all spools; `places().spool` if left out
         size_max    bytes on the disk from which on log lines are dropped
         on_trouble  called with one line when the disk begins or ceases to fail; it must not call the spool
 
         Raises SpoolBusy, SpoolVersion, or SpoolError where the files can't be made or read.
         """
-        folder = folder_of(default_root() if root is None else root, header)
-        lock_file = None
+        folder = folder_of(places().spool if root is None else root, header)
+        file_lock = None
         try:
-            lock_file = lock(folder)
-            spool = cls(folder, header, lock_file, size_max)
+            file_lock = lock(folder)
+            spool = cls(folder, header, file_lock, size_max)
         except BaseException as error:
-            if lock_file is not None:
-                os.close(lock_file)
+            if file_lock is not None:
+                file_lock.release()
             if isinstance(error, OSError):
                 raise SpoolError(f"can't use the spool {folder}: {error.strerror or error}") from error
             raise
@@ -220,24 +198,18 @@ class Spool:
         if kind not in DROPPABLE:
             return True
         if self._failing:
-            return kind == "log_line" and self._memory_bytes + size <= MEMORY_BYTES_MAX // 2
+            return kind == "log_line" and self._memory.size + size <= MEMORY_BYTES_MAX // 2
         return self._log.size < (self._size_max if kind == "log_line" else self._size_max * 9 // 10)
 
     def _make_room(self, kind: str, size: int) -> None:
         """In memory, for an event that is never dropped: log lines go first, then whoever brings it waits."""
-        if self._memory_bytes + size <= MEMORY_BYTES_MAX:
+        if self._memory.size + size <= MEMORY_BYTES_MAX:
             return
-        kept: deque[_Remembered] = deque()
-        for held in self._memory:
-            if held.kind in DROPPABLE and held.number > self._positions.assigned:
-                self._drop(held.kind)
-                self._memory_bytes -= len(held.event)
-                self._pending -= 1
-            else:
-                kept.append(held)
-        self._memory = kept
+        for dropped, count in self._memory.evict(DROPPABLE, self._positions.assigned).items():
+            self._drop(dropped, count)
+            self._pending -= count
         started = time.monotonic()
-        while kind not in URGENT and self._memory_bytes + size > MEMORY_BYTES_MAX:
+        while kind not in URGENT and self._memory.size + size > MEMORY_BYTES_MAX:
             left = started + HOLD_SECONDS_MAX - time.monotonic()
             if left <= 0:
                 break
@@ -246,9 +218,9 @@ class Spool:
             self._retry()
         self.held_seconds += time.monotonic() - started
 
-    def _drop(self, kind: str) -> None:
-        self._unsaid += kind == "log_line"
-        dropped = {**self._positions.dropped, kind: self._positions.dropped.get(kind, 0) + 1}
+    def _drop(self, kind: str, count: int = 1) -> None:
+        self._unsaid += count if kind == "log_line" else 0
+        dropped = {**self._positions.dropped, kind: self._positions.dropped.get(kind, 0) + count}
         self._file.now = self._positions._replace(dropped=dropped)
 
     def _store(self, kind: str, data: bytes) -> None:
@@ -262,8 +234,7 @@ class Spool:
                 self._begin_to_fail(error)
             else:
                 return
-        self._memory.append(_Remembered(number, kind, data))
-        self._memory_bytes += len(data)
+        self._memory.add(number, kind, data)
 
     # --- a disk that takes nothing --------------------------------------------------------------------------------
 
@@ -277,8 +248,8 @@ class Spool:
         """Write what is kept in memory, if the disk takes it by now."""
         try:
             while self._memory:
-                self._log.write_event(self._memory[0].number, self._memory[0].event)
-                self._memory_bytes -= len(self._memory.popleft().event)
+                self._log.write_event(self._memory.first.number, self._memory.first.event)
+                self._memory.pop()
         except OSError as error:
             self._begin_to_fail(error)
             return
@@ -379,12 +350,11 @@ class Spool:
         events = self._log.events(assigned, count, size_max)
         room = size_max - sum(len(event) for _, event in events)
         last = events[-1][0] if events else assigned
-        for held in self._memory:
-            if held.number > last:
-                room -= len(held.event)
-                if len(events) == count or (events and room < 0):
-                    break
-                events.append((held.number, held.event))
+        for held in self._memory.after(last):
+            room -= len(held.event)
+            if len(events) == count or (events and room < 0):
+                break
+            events.append((held.number, held.event))
         if not events:
             self._pending = 0
             self._urgent = False
@@ -412,8 +382,7 @@ class Spool:
     def _finish(self, batch: Batch, **changes: int) -> None:
         """The batch is done with, one way or the other."""
         self._outgoing = None
-        while self._memory and self._memory[0].number <= batch.last:
-            self._memory_bytes -= len(self._memory.popleft().event)
+        self._memory.forget(batch.last)
         self._place(self._positions._replace(sending=None, acked=batch.last, **changes))  # type: ignore[arg-type]
         self._log.forget(batch.last)
         self._changed.notify_all()
@@ -454,7 +423,7 @@ class Spool:
         self._closed = True
         self._log.close()
         self._file.close()
-        os.close(self._lock_file)
+        self._file_lock.release()
         self._changed.notify_all()
 
     def _check_open(self) -> None:
@@ -472,13 +441,3 @@ class Spool:
 
 def _ignore(trouble: str) -> None:
     pass
-
-
-def flush(spool: Spool, send: Callable[[Outgoing], None]) -> int:
-    """Send all that is left; returns how many events. `send` returns once a batch has arrived, else it raises."""
-    sent = 0
-    while (outgoing := spool.next_batch()) is not None:
-        send(outgoing)
-        spool.acknowledge(outgoing.seq)
-        sent += len(outgoing.events)
-    return sent

@@ -22,19 +22,27 @@ import json
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
+
+from heartlane.worker.errors import Kind, WorkerError
 
 VERSION: Final = 1
 SEGMENT_BYTES: Final = 4 * 1024 * 1024
 _READ_BYTES: Final = 1024 * 1024
 
 
-class SpoolError(Exception):
-    """A spool can't be used. The text is one line that says why, and what to do."""
+class SpoolError(WorkerError):
+    """A spool can't be used."""
+
+    def __init__(self, message: str, kind: Kind = "unusable") -> None:
+        super().__init__(message, kind)
 
 
 class SpoolVersion(SpoolError):
     """The spool was written by a version of Heartlane that stores it in another form."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, "spool_version")
 
 
 class Header(NamedTuple):
@@ -52,6 +60,22 @@ class Batch(NamedTuple):
     seq: int
     first: int
     last: int
+
+
+class Outgoing(NamedTuple):
+    """A batch to send: its `seq`, and its events, each as the bytes that it is stored as."""
+
+    seq: int
+    events: tuple[bytes, ...]
+
+    @property
+    def events_json(self) -> bytes:
+        """The report's `events`, the same to the byte whenever it is sent."""
+        return b"[" + b",".join(self.events) + b"]"
+
+    def decoded(self) -> list[dict[str, Any]]:
+        """The events as values."""
+        return [json.loads(event) for event in self.events]
 
 
 class Record(NamedTuple):

@@ -9,13 +9,15 @@ import json
 import os
 import re
 import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
+from heartlane.worker.file_lock import FileLock
+from heartlane.worker.places import places
 from heartlane.worker.spool_files import (
     Header,
+    Outgoing,
     SpoolError,
     read_header,
     records,
@@ -24,8 +26,11 @@ from heartlane.worker.spool_files import (
 )
 from heartlane.worker.spool_positions import Positions, read_positions
 
+if TYPE_CHECKING:
+    from heartlane.worker.spool import Spool
+
 LOCK_SECONDS: Final = 0.5
-"""How long a lock is tried: whoever lists the spools holds each for a moment."""
+"""How long a lock is waited for: whoever lists the spools has each for a moment."""
 _PLAIN: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 
@@ -62,56 +67,36 @@ class Shown(NamedTuple):
     event: dict[str, Any]
 
 
-def default_root() -> Path:
-    """Where spools are: in this user's state folder."""
-    import platformdirs  # noqa: PLC0415 - not for those who name a folder
-
-    return platformdirs.user_state_path("heartlane", appauthor=False) / "spool"
-
-
 def folder_of(root: Path, header: Header) -> Path:
     """The folder of one spool, named by its run, attempt and server."""
     run = header.run if _PLAIN.fullmatch(header.run) else hashlib.sha256(header.run.encode()).hexdigest()[:32]
     return root / f"{run}.{header.attempt}.{hashlib.sha256(header.server.encode()).hexdigest()[:12]}"
 
 
-def lock(folder: Path) -> int:
-    """Make the folder if it isn't there, and lock it for this process; returns what holds the lock until it is closed.
-
-    Raises SpoolBusy, OSError.
-    """
+def lock(folder: Path) -> FileLock:
+    """Make a spool's folder if it isn't there, and lock it for this process. Raises SpoolBusy, OSError."""
     folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    give_up_at = time.monotonic() + LOCK_SECONDS
+    path = folder / "lock"
     while True:
         folder.mkdir(mode=0o700, exist_ok=True)
         try:
-            descriptor = os.open(folder / "lock", os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except FileNotFoundError:  # it was removed between the two lines
+            held = FileLock.acquire(path, LOCK_SECONDS)
+            break
+        except FileNotFoundError:  # the folder was removed between the two lines
             continue
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Whoever removes a spool holds its lock: the file may be another by now.
-            if os.path.samestat(os.fstat(descriptor), os.stat(folder / "lock")):  # noqa: PTH116
-                with contextlib.suppress(OSError):
-                    os.ftruncate(descriptor, 0)
-                    os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
-                return descriptor
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            if not isinstance(error, BlockingIOError) or time.monotonic() > give_up_at:
-                owner = os.pread(descriptor, 32, 0).decode(errors="replace").strip()
-                os.close(descriptor)
-                if isinstance(error, BlockingIOError):
-                    raise SpoolBusy(f"{folder} is in use by process {owner or '(unknown)'}") from None
-                raise
-            time.sleep(0.02)
-        os.close(descriptor)
+    if held is None:
+        owner = ""
+        with contextlib.suppress(OSError):
+            owner = path.read_text("utf-8", "replace").strip()
+        raise SpoolBusy(f"{folder} is in use by process {owner or '(unknown)'}")
+    with contextlib.suppress(OSError):  # only for whoever finds it in use
+        path.write_text(f"{os.getpid()}\n", "utf-8")
+    return held
 
 
 def list_spools(root: Path | None = None) -> list[SpoolInfo]:
-    """Every spool under `root` (this user's), the oldest first. Changes nothing; those in use are read as they are."""
-    root = default_root() if root is None else root
+    """Every spool under `root` (`places().spool`), the oldest first. Changes nothing; one in use is read as it is."""
+    root = places().spool if root is None else root
     if not root.is_dir():
         return []
     folders = [path for path in root.iterdir() if path.is_dir() and (path / "lock").exists()]
@@ -155,15 +140,25 @@ def show(folder: Path) -> Iterator[Shown]:
                     yield Shown(number, "waiting", None, json.loads(event))
 
 
+def flush(spool: Spool, send: Callable[[Outgoing], None]) -> int:
+    """Send all that is left; returns how many events. `send` returns once a batch has arrived, else it raises."""
+    sent = 0
+    while (outgoing := spool.next_batch()) is not None:
+        send(outgoing)
+        spool.acknowledge(outgoing.seq)
+        sent += len(outgoing.events)
+    return sent
+
+
 def discard(folder: Path) -> None:
     """Remove a spool and whatever is left in it. Raises SpoolBusy, and SpoolError for a folder that holds none."""
     if not (folder / "lock").exists():
         raise SpoolError(f"{folder} is no spool")
-    descriptor = lock(folder)
+    held = lock(folder)
     try:
         shutil.rmtree(folder)
     finally:
-        os.close(descriptor)
+        held.release()
 
 
 def _is_busy(folder: Path) -> bool:

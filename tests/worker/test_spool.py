@@ -19,9 +19,10 @@ import pytest
 
 from heartlane.lanes.bounds import EVENTS_PER_REPORT_MAX
 from heartlane.worker import spool as spool_module
-from heartlane.worker.spool import Outgoing, Spool, flush
-from heartlane.worker.spool_files import Header, SpoolError, SpoolVersion, header_line, line
-from heartlane.worker.spools import SpoolBusy, default_root, discard, folder_of, list_spools, show
+from heartlane.worker.places import places
+from heartlane.worker.spool import Spool
+from heartlane.worker.spool_files import Header, Outgoing, SpoolError, SpoolVersion, header_line, line
+from heartlane.worker.spools import SpoolBusy, discard, flush, folder_of, list_spools, show
 from tests.worker.conftest import PATIENCE, ROOT, until
 
 HEADER = Header("https://lanes.example", "01890a5d-ac96-774b-bcce-b302099a8057", 3, "worker-1")
@@ -311,11 +312,10 @@ def test_each_server_run_and_attempt_has_its_own_and_no_id_leads_out(tmp_path: P
 
 
 def test_spools_are_in_the_users_state_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-    assert default_root() == tmp_path / "heartlane" / "spool"
+    monkeypatch.setenv("HEARTLANE_STATE", str(tmp_path))
     assert list_spools() == []
     with Spool.open(HEADER) as spool:
-        assert spool._folder.parent == default_root()
+        assert spool._folder.parent == places().spool == tmp_path / "spool"
     assert [info.header for info in list_spools()] == [None]
 
 
@@ -439,7 +439,7 @@ def test_a_batch_that_was_in_memory_only_when_we_died_keeps_its_seq_from_being_u
     spool = open_spool()
     with full_disk(tmp_path):
         for number in range(5):
-            spool.append(event(number))
+            spool.append(event(number, size=2_000))
         assert spool.next_batch().seq == 1  # type: ignore[union-attr]
         with full_disk(tmp_path, room=100_000):
             shutil.copytree(folder_of(tmp_path, HEADER), folder_of(tmp_path / "dead", HEADER))

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from heartlane.worker.spool import Spool, flush
-from heartlane.worker.spools import list_spools, show
+from heartlane.worker.spool import Spool
+from heartlane.worker.spools import flush, list_spools, show
 from tests.worker.conftest import ROOT, until
 from tests.worker.spooler import HEADER
 
