@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import adapters, claims, flat, idle, rounds, waking
+from bench import adapters, claims, flat, idle, rounds, waking, worker
 from bench.databases import Engine, NotDurable, open_engine, work_folder
 from bench.figures import Report
 from bench.processes import ServerFailed
@@ -22,8 +22,8 @@ from bench.rounds import LoadFailed, Pace
 from bench.seeding import Size
 
 ENGINES: Final = ("sqlite", "postgresql")
-PARTS: Final = ("reports", "idle", "claims", "waking", "adapters")
-WITHOUT_A_DATABASE: Final = frozenset({"adapters"})
+PARTS: Final = ("reports", "idle", "claims", "waking", "adapters", "worker")
+WITHOUT_A_DATABASE: Final = frozenset({"adapters", "worker"})
 CONNECTIONS_MAX: Final = 10_000
 PLAIN_WIDTH: Final = 150
 """Columns of what is printed where there is no terminal to ask for its width."""
@@ -34,8 +34,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench",
         description="Measures durable reports per second against the floor of the same server program, on both "
-        "engines; memory and processor time; claims from a long queue; how soon a waiting worker has its lane; and how "
-        "fast agents' output is read.",
+        "engines; memory and processor time; claims from a long queue; how soon a waiting worker has its lane; how "
+        "fast agents' output is read; and what a worker's guard, reader and spool cost.",
     )
     parser.add_argument("--quick", action="store_true", help="short rounds and small sizes: under 90 s, rough figures")
     parser.add_argument("--flat", action="store_true", help="only: the same load on databases of several sizes")
@@ -105,6 +105,8 @@ async def measure(options: argparse.Namespace, folder: Path, report: Report, con
     try:
         if "adapters" in parts:
             adapters.measure(report, progress)
+        if "worker" in parts:
+            await asyncio.to_thread(worker.measure, folder, options.rounds, report, progress)
         wanted = (options.engine or ENGINES) if set(parts) - WITHOUT_A_DATABASE else ()
         for name in wanted:
             engine = open_engine(name, folder)
