@@ -21,9 +21,10 @@ text of any of them ever holds the token.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from heartlane.wire.answers import ErrorAnswer, RunObject
+if TYPE_CHECKING:  # a worker has use for these exceptions, and none for the models
+    from heartlane.wire.answers import ErrorAnswer, RunObject
 
 
 class HeartlaneError(Exception):

@@ -67,7 +67,8 @@ class _Answer(httpx.AsyncByteStream):
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            self.start.set_result(dict(message))
+            if not self.start.done():  # the client may have gone
+                self.start.set_result(dict(message))
         else:
             await self.parts.put(message["body"])
             if not message.get("more_body"):
