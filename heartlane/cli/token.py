@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from heartlane.cli.db import Database
+from heartlane.cli.durations import parse_duration
 from heartlane.cli.errors import UNUSABLE, CommandError
+from heartlane.cli.tables import print_table
 
 if TYPE_CHECKING:
     from heartlane.store.store import Store
@@ -29,8 +30,6 @@ app = typer.Typer(
     help="Make, list, revoke and rotate the tokens that callers send.",
 )
 T = TypeVar("T")
-
-UNITS: Final = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 
 Name = Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="The token's name, or its id.")]
 Account = Annotated[
@@ -50,13 +49,7 @@ def parse_lifetime(text: str | None) -> timedelta | None:
     """
     if text is None or text.strip().lower() == "never":
         return None
-    match = re.fullmatch(r"([0-9]{1,9})([smhdw])", text.strip().lower())
-    if match is None:
-        raise CommandError(f"--expires must be a number and one of s, m, h, d, w, such as 90d; not {text!r}")
-    try:
-        return timedelta(**{UNITS[match[2]]: int(match[1])})
-    except OverflowError:
-        raise CommandError(f"--expires must be at most a hundred years, not {text!r}") from None
+    return parse_duration("--expires", text)
 
 
 @app.command()
@@ -115,7 +108,7 @@ def list_(
     if as_json:
         print(json.dumps(rows, indent=2, ensure_ascii=False))
     else:
-        _print_table(
+        print_table(
             rows, ("id", "name", "scope", "account", "project_id", "state", "expires_at", "last_used_at", "hint")
         )
 
@@ -194,11 +187,3 @@ def _row(token: Token, now: datetime) -> dict[str, Any]:
     for name in ("created_at", "expires_at", "revoked_at", "last_used_at"):
         row[name] = _time(row[name])
     return {**row, "state": token.state(now)}
-
-
-def _print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    lines = [[name.removesuffix("_id").removesuffix("_at").replace("_", " ") for name in columns]]
-    lines += [[str(row[name] or "-") for name in columns] for row in rows]
-    widths = [max(len(line[place]) for line in lines) for place in range(len(columns))]
-    for line in lines:
-        print("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
