@@ -1,0 +1,272 @@
+"""One worker process: claims lanes and works them, several at once, until it is told to stop.
+
+Each slot claims by long poll, works one lane (`heartlane.worker.attempt`), and claims the next. A worker's id is unique
+to its process and slot, so that a worker that was started again is another worker. A claim whose answer was lost may
+have been granted all the same: before the next one the slot asks whether it holds something, and takes that up.
+
+An agent out of quota, or not logged in, isn't given any lane until it can work again: all slots that would use it rest.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import secrets
+import shutil
+import socket
+import threading
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from heartlane.worker.agents import agent
+from heartlane.worker.attempt import Attempt, Claimed, Ended
+from heartlane.worker.clock import boottime
+from heartlane.worker.errors import Kind, WorkerError
+from heartlane.worker.exchange import Exchange, Reply
+from heartlane.worker.limits import spoken
+from heartlane.worker.options import WorkOptions
+from heartlane.worker.places import Places
+from heartlane.worker.status import Status
+from heartlane.worker.verdict import rest_seconds
+
+CLAIM_PATH: Final = "/api/agents/runs/claim"
+SLACK_SECONDS: Final = 10.0
+"""How much longer than its long poll a claim waits for the answer."""
+RETRY_SECONDS_MAX: Final = 15.0
+STAGGER_SECONDS: Final = 1.0
+"""Between two starts of agents: those that start together race for their login's refresh."""
+AUTH_REST_SECONDS: Final = 60.0
+AUTH_REST_SECONDS_MAX: Final = 900.0
+FATAL_KINDS: Final = frozenset({"token_refused", "tls_fault", "not_heartlane"})
+"""What the first claim may come to that no patience mends."""
+
+
+def check_program(options: WorkOptions) -> None:
+    """Raise the WorkerError of a command that can't be started, before any lane is claimed for it."""
+    words = options.command or (agent(options.agent).command if options.agent else None) or ()
+    if options.shell or not words:
+        return
+    program = words[0]
+    if shutil.which(program) is not None:
+        return
+    if os.sep in program and Path(program).exists():
+        raise WorkerError(f"{program} can't be executed: is it a program, and executable?", "not_executable")
+    raise WorkerError(f"command not found: {program}: install it, or correct the command", "command_not_found")
+
+
+class Rest:
+    """When agents may be given lanes again. For several threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = 0.0
+        self._auth_failures = 0
+
+    def after(self, ended: Ended) -> float | None:
+        """Take in how a lane ended; seconds for which to rest, or None to go on."""
+        with self._lock:
+            if ended.reason in ("usage_limit", "rate_limit"):
+                seconds = rest_seconds(ended.reason, ended.retry_at, datetime.now(UTC))
+            elif ended.reason == "auth":
+                seconds = min(AUTH_REST_SECONDS * 2**self._auth_failures, AUTH_REST_SECONDS_MAX)
+                self._auth_failures += 1
+            else:
+                if ended.kind == "shipped":
+                    self._auth_failures = 0
+                return None
+            self._until = max(self._until, boottime() + seconds)
+            return seconds
+
+    @property
+    def left(self) -> float:
+        """Seconds until lanes are claimed again."""
+        return max(0.0, self._until - boottime())
+
+
+class Fleet:
+    """The slots of one worker process.
+
+    secret_values   what must never be told: the token
+    """
+
+    def __init__(
+        self, exchange: Exchange, options: WorkOptions, places: Places, screen: Status, secret_values: tuple[str, ...]
+    ) -> None:
+        self._exchange = exchange
+        self._options = options
+        self._places = places
+        self._screen = screen
+        self._secrets = secret_values
+        self._id = f"{options.name or socket.gethostname()}:{secrets.token_hex(4)}"
+        self._stopping = threading.Event()
+        self._draining = threading.Event()
+        self._rest = Rest()
+        self._starts = threading.Lock()
+        self._trouble: WorkerError | None = None
+        self._last: Ended | None = None
+        self._claiming: set[Exchange] = set()
+        self._heard = threading.Event()
+
+    def stop(self) -> None:
+        """End the agents and give their lanes back. Safe in a signal handler, and to repeat."""
+        self._stopping.set()
+        self.drain()
+
+    def drain(self) -> None:
+        """Finish the lanes under way, and claim no more. Safe in a signal handler."""
+        self._draining.set()
+        for exchange in tuple(self._claiming):
+            exchange.cut()
+
+    def run(self) -> Ended | None:
+        """Work until drained or stopped; how the last lane ended, None where there was none.
+
+        Raises WorkerError for what no further lane would go better with; the lanes under way were ended in good order.
+        """
+        slots = [
+            threading.Thread(target=self._slot, args=(number,), name=f"heartlane-slot-{number}")
+            for number in range(1 if self._options.once else self._options.parallel)
+        ]
+        for slot in slots:
+            slot.start()
+        for slot in slots:
+            # Joined in short turns: a signal's handler runs between them.
+            while slot.is_alive():
+                slot.join(0.5)
+        if self._trouble is not None:
+            raise self._trouble
+        return self._last
+
+    # --- one slot -------------------------------------------------------------------------------------------------
+
+    def _slot(self, number: int) -> None:
+        worker_id = self._id if self._options.parallel == 1 else f"{self._id}/{number + 1}"
+        with self._exchange.another() as exchange:
+            try:
+                while not self._draining.is_set():
+                    claimed = self._claim(exchange, worker_id)
+                    if claimed is not None:
+                        self._work(exchange, claimed)
+                        if self._options.once:
+                            return
+            except WorkerError as error:
+                self._give_up(error)
+
+    def _give_up(self, error: WorkerError) -> None:
+        if self._trouble is None:
+            self._trouble = error
+        self.stop()
+
+    def _work(self, exchange: Exchange, claimed: Claimed) -> None:
+        attempt = Attempt(
+            exchange, claimed, self._options, self._places, self._screen, stopping=self._stopping, secrets=self._secrets
+        )
+        self._stagger()
+        ended = attempt.run()
+        self._last = ended
+        if ended.trouble is not None:
+            raise ended.trouble
+        seconds = self._rest.after(ended)
+        if seconds is not None:
+            why = {"auth": "the agent is not logged in (see `heartlane doctor`)"}.get(
+                ended.reason or "", f"the agent has reached its {str(ended.reason).replace('_', ' ')}"
+            )
+            self._screen.say(f"{why}: no lane is claimed for {spoken(seconds)}")
+
+    def _stagger(self) -> None:
+        if self._options.parallel > 1:
+            with self._starts:
+                self._draining.wait(0.0)
+                time.sleep(STAGGER_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+
+    # --- claims ---------------------------------------------------------------------------------------------------
+
+    def _claim(self, exchange: Exchange, worker_id: str) -> Claimed | None:
+        """The next lane; None when the worker is to claim no more. Raises WorkerError."""
+        tries = 0
+        doubtful = False
+        while not self._draining.is_set():
+            if self._rest.left:
+                self._draining.wait(min(1.0, self._rest.left))
+                continue
+            if doubtful:
+                found, doubtful = self._held_already(exchange, worker_id)
+                if found is not None:
+                    return found
+            sent_at = boottime()
+            reply = self._ask_for_lane(exchange, worker_id)
+            if reply.ok:
+                self._welcome()
+                tries = 0
+                run = reply.body.get("run")
+                if isinstance(run, Mapping):
+                    return _claimed(run, reply, sent_at, worker_id)
+                continue
+            doubtful = reply.status is None or reply.status >= 500
+            if self._draining.is_set():
+                break
+            self._complain(reply)
+            tries += 1
+            wait = min(RETRY_SECONDS_MAX, 0.25 * 2.0 ** min(tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+            self._draining.wait(max(wait, min(reply.retry_after or 0.0, 60.0)))
+        # The claim that was cut off may have been granted in the same moment.
+        return self._held_already(exchange, worker_id)[0] if doubtful and self._heard.is_set() else None
+
+    def _ask_for_lane(self, exchange: Exchange, worker_id: str) -> Reply:
+        self._claiming.add(exchange)
+        try:
+            if self._draining.is_set():  # told just now, before `drain` could see us
+                return Reply(None, {}, "the worker was told to stop")
+            # The first claim doesn't wait: whoever started the worker wants to know that it works.
+            wait = self._options.wait_seconds if self._heard.is_set() else 0.0
+            return exchange.post(CLAIM_PATH, {**self._wanted(worker_id), "wait_seconds": wait}, wait + SLACK_SECONDS)
+        finally:
+            self._claiming.discard(exchange)
+
+    def _held_already(self, exchange: Exchange, worker_id: str) -> tuple[Claimed | None, bool]:
+        """A lane that an unanswered claim was granted, and whether that is still in doubt."""
+        listed = exchange.get("/api/agents/runs", {"worker_id": worker_id, "state": "claimed", "limit": 1})
+        if not listed.ok:
+            return None, True
+        for run in listed.body.get("runs", ()):
+            sent_at = boottime()
+            body = {"worker_id": worker_id, "lease_seconds": self._options.lease_seconds}
+            reply = exchange.post(f"/api/agents/runs/{run['id']}/claim", body)
+            if reply.ok and isinstance(reply.body.get("run"), Mapping):
+                return _claimed(reply.body["run"], reply, sent_at, worker_id), False
+            return None, reply.status is None
+        return None, False
+
+    def _wanted(self, worker_id: str) -> dict[str, Any]:
+        options = self._options
+        wanted: dict[str, Any] = {
+            "worker_id": worker_id,
+            "lease_seconds": options.lease_seconds,
+            "roles": list(options.roles),
+            "labels": dict(options.labels),
+        }
+        if options.project_id is not None:
+            wanted["project_id"] = options.project_id
+        return wanted
+
+    def _welcome(self) -> None:
+        if not self._heard.is_set():
+            self._heard.set()
+            self._screen.say(f"connected to {self._exchange.url}; waiting for lanes")
+
+    def _complain(self, reply: Reply) -> None:
+        """Say what is wrong. Until the server has been heard once, what patience doesn't mend ends the worker."""
+        kind: Kind = reply.kind
+        if reply.status == 400 or (reply.status == 404 and reply.code is not None):
+            raise WorkerError(f"the server refuses the claim: {reply.problem}", "wrong_input")
+        if kind == "token_refused" or (not self._heard.is_set() and kind in FATAL_KINDS):
+            raise WorkerError(reply.problem, kind)
+        self._screen.say(f"{reply.problem}; trying again")
+
+
+def _claimed(run: Mapping[str, Any], reply: Reply, sent_at: float, worker_id: str) -> Claimed:
+    last_seq = reply.body.get("last_seq")
+    return Claimed(run, last_seq if isinstance(last_seq, int) else 0, sent_at, worker_id)

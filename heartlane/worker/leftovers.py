@@ -1,0 +1,68 @@
+"""What workers that were killed left behind: events that weren't sent, private folders. Seen to when a worker starts.
+
+Events of an attempt that still holds its lane are sent, and the lane is given back at once, so that nobody waits for a
+dead worker's lease. Where the claim is gone the server takes them no more: they stay for `heartlane spool`, for a week.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from typing import Final
+
+from heartlane.client.lease import Meaning
+from heartlane.worker.exchange import Exchange
+from heartlane.worker.lane_folder import sweep
+from heartlane.worker.places import Places
+from heartlane.worker.spool import Spool
+from heartlane.worker.spool_files import Header, SpoolError
+from heartlane.worker.spools import discard, list_spools
+from heartlane.worker.status import Status
+
+KEPT_SECONDS: Final = 7 * 86_400.0
+TRIES: Final = 3
+SPOOLS_MAX: Final = 200
+"""Looked at when a worker starts."""
+LAST_LEASE_SECONDS: Final = 5
+
+
+def take_care(exchange: Exchange, places: Places, screen: Status) -> None:
+    """Send what can be sent, give back what is held, remove what is of no use any more."""
+    with contextlib.suppress(OSError):
+        sweep(places.lanes)
+    for info in list_spools(places.spool)[:SPOOLS_MAX]:
+        if info.busy or info.header is None:
+            continue
+        with contextlib.suppress(SpoolError, OSError):
+            # A worker that ends a lane in good order removes its spool: one that is there was left by a killed worker.
+            old = time.time() - info.folder.stat().st_mtime > KEPT_SECONDS
+            sent = flush(exchange, info.header, places) if info.header.server == exchange.url else None
+            if sent is not None:
+                screen.say(f"an earlier worker was killed: {sent} events that it left were sent, its lane given back")
+            elif old:
+                discard(info.folder)
+
+
+def flush(exchange: Exchange, header: Header, places: Places) -> int | None:
+    """Send all of one spool and give its lane back; how many events. None where the server takes them no more (now).
+
+    Raises SpoolError.
+    """
+    path = f"/api/agents/runs/{header.run}"
+    who = {"worker_id": header.worker, "attempt": header.attempt}
+    sent = 0
+    with Spool.open(header, root=places.spool) as spool:
+        tries = 0
+        while (batch := spool.next_batch()) is not None:
+            body = {**who, "lease_seconds": LAST_LEASE_SECONDS, "seq": batch.seq, "events": batch.decoded()}
+            means = exchange.post(f"{path}/events", body).meaning
+            if means in (Meaning.KEEP, Meaning.PAUSE, Meaning.STOP):
+                spool.acknowledge(batch.seq)
+                sent += len(batch.events)
+            elif means is Meaning.REFUSED:
+                spool.refused(batch.seq)
+            elif means is Meaning.LOST or (tries := tries + 1) >= TRIES:
+                return None
+        exchange.post(f"{path}/release", {**who, "reason": "the worker was killed", "failed": False})
+        spool.remove()
+    return sent
