@@ -1,7 +1,7 @@
 """The command `heartlane`: one table of its verbs, and the way to each.
 
-The verbs that an agent calls while it works (`IN_A_LANE`) have to be quick, so they parse their few arguments with the
-standard library's parser; loading typer alone takes several times as long as all that they do.
+A worker has to stay small, and the verbs that an agent calls while it works have to be quick (`QUICK`), so they parse
+their arguments with the standard library's parser: loading typer alone takes several times as long as all that they do.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ COMMANDS: Final = {
     "serve": "Start the server.",
     "token": "Make, list, revoke and rotate the tokens that callers send.",
     "db": "Bring the database up to date, and see how it stands.",
+    "work": "Claim lanes, and run an agent on each.",
+    "spool": "See and send what workers could not send yet.",
     "worker": "Let the system start a worker by itself, as a service of yours.",
     "doctor": "Check what a worker needs, and say what to do about what is missing.",
     "report": "From within a lane: say how it goes.",
@@ -23,16 +25,16 @@ COMMANDS: Final = {
     "fail": "From within a lane: say that it can't be done.",
     "lane": "From within a lane: show what it is.",
 }
-"""Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `IN_A_LANE` its `main`."""
+"""Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `QUICK` its `main`."""
 
-IN_A_LANE: Final = frozenset({"report", "ship", "fail", "lane"})
-"""Verbs for agents: `heartlane.cli.<name>.main(arguments)` does it all and returns the exit code."""
+QUICK: Final = frozenset({"report", "ship", "fail", "lane", "work"})
+"""Verbs that parse their own arguments: `heartlane.cli.<name>.main(arguments)` returns the exit code."""
 
 
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code. What goes wrong is one line on stderr."""
     try:
-        if arguments and arguments[0] in IN_A_LANE:
+        if arguments and arguments[0] in QUICK:
             code: int = import_module(f"heartlane.cli.{arguments[0]}").main(arguments[1:])
             return code
         from heartlane.cli.group import run_typed
