@@ -1,4 +1,8 @@
-"""A server, a plan, three workers, one of them killed. `python -m demo` ends 0 when every lane is shipped."""
+"""A server, a plan, three workers with agents, one of them killed. `python -m demo` ends 0 when all lanes are shipped.
+
+The workers are real (`heartlane work`, over HTTP); their agents are scripted (`demo.agent`) and print what Claude Code
+and Codex print.
+"""
 
 from __future__ import annotations
 
@@ -101,6 +105,28 @@ def approved_plan(server: httpx.Client) -> tuple[str, list[dict[str, Any]]]:
     return project, runs
 
 
+WORKERS: Final = {"ada": "claude", "bob": "codex", "cleo": "claude"}
+"""Who works with which agent."""
+LEASE_SECONDS: Final = 3
+"""Short, so that a killed worker is missed soon. Real workers keep to 300."""
+
+
+def spent(payload: dict[str, Any]) -> str:
+    """What an agent's run took, as far as it said so."""
+    parts = []
+    if "input_tokens" in payload:
+        parts.append(f"{payload['input_tokens'] + payload.get('output_tokens', 0):,} tokens")
+    if "cost_usd" in payload:
+        parts.append(f"{payload['cost_usd']:.2f} USD")
+    return f" ({', '.join(parts)})" if parts else ""
+
+
+def work(name: str, agent: str, project: str) -> list[str]:
+    """The command line of a worker, as a person would type it."""
+    flags = ["--name", name, "--project", project, "--lease", str(LEASE_SECONDS), "--plain"]
+    return ["heartlane", "work", *flags, "--agent", agent, "--", sys.executable, "-m", "demo.agent", agent, "{prompt}"]
+
+
 class Story:
     """Prints what the server's own event log says, as it is written there."""
 
@@ -119,16 +145,19 @@ class Story:
                 self._tell(run, event)
 
     def _tell(self, run: dict[str, Any], event: dict[str, Any]) -> None:
-        payload, worker = event["payload"], (event["worker_id"] or "").partition("@")[0]
+        payload, worker = event["payload"], (event["worker_id"] or "").partition(":")[0]
         text = {
             "claimed": f"claimed by {worker}, attempt {event['attempt']}",
+            "error": f"error: {payload.get('message')}",
             "lease_expired": f"taken back from {worker}: last heard {payload.get('last_heard')}",
             "released": f"released by {worker}",
-            "action": f"{payload.get('tool')} {payload.get('target', '')}",
+            "action": f"{payload.get('tool')} {payload.get('file') or payload.get('command') or ''}",
             "log_line": str(payload.get("line")),
-            "ship_complete": f"shipped by {worker}, attempt {event['attempt']}",
+            "ship_complete": f"shipped by {worker}, attempt {event['attempt']}{spent(payload)}",
         }.get(event["type"], event["type"])
         style = {"lease_expired": "bold red", "ship_complete": "green", "claimed": "cyan"}.get(event["type"], "")
+        if event["type"] == "action" and "ok" in payload:
+            return  # the end of a tool call whose start was told
         moment = event["recorded_at"][11:19]
         self._console.print(f"{moment}  {run['lane_key']:<12} {text}", style=style, markup=False, highlight=False)
 
@@ -154,11 +183,10 @@ def play(console: Console, folder: Path) -> None:
             console.print(f"A server at {address}, and an approved plan with {len(runs)} lanes.")
             for_worker = {name: value for name, value in environment.items() if not name.startswith("HEARTLANE_")}
             for_worker |= {"HEARTLANE_URL": address, "HEARTLANE_TOKEN": token("worker", environment)}
+            for_worker["HEARTLANE_STATE"] = str(folder / "state")
             workers = {
-                name: processes.enter_context(
-                    child(["demo.worker", name, "--project", project], for_worker, folder / f"{name}.log")
-                )
-                for name in ("ada", "bob", "cleo")
+                name: processes.enter_context(child(work(name, agent, project), for_worker, folder / f"{name}.log"))
+                for name, agent in WORKERS.items()
             }
             watch(console, Story(console, people, runs), workers)
         except (DemoError, httpx.HTTPError) as error:
@@ -175,8 +203,8 @@ def watch(console: Console, story: Story, workers: dict[str, subprocess.Popen[by
         runs = story.runs_now()
         if not killed:
             for run in runs:
-                if run["state"] == "running" and run["phase"] == "editing":
-                    name = run["worker_id"].partition("@")[0]
+                if run["state"] == "running" and run["event_count"] >= 4:
+                    name = run["worker_id"].partition(":")[0]
                     os.kill(workers[name].pid, signal.SIGKILL)
                     killed = run["id"]
                     console.print(f"          kill -9 {name}, which works {run['lane_key']}", style="bold red")
@@ -191,7 +219,7 @@ def watch(console: Console, story: Story, workers: dict[str, subprocess.Popen[by
                 style="bold green",
             )
             console.print(
-                "Next: make up starts a server that stays; /docs on it shows its API; demo/worker.py, a worker."
+                "Next: make up starts a server that stays; docs/first-worker.md puts your own agent to work on it."
             )
             return
         time.sleep(0.2)
