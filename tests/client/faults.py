@@ -67,7 +67,7 @@ class _Answer(httpx.AsyncByteStream):
 
     async def send(self, message: MutableMapping[str, Any]) -> None:
         if message["type"] == "http.response.start":
-            if not self.start.done():  # the client may have gone
+            if not self.start.done():  # nobody waits for it any more where the client has gone
                 self.start.set_result(dict(message))
         else:
             await self.parts.put(message["body"])

@@ -466,9 +466,11 @@ async def test_a_method_that_the_path_does_not_know(world: World, path: str) -> 
     assert (options.status_code, options.content) == (204, b"")
     assert set(options.headers["allow"].split(", ")) == expected
     if "GET" in known:
-        got, head = await world.harness.admin.get(target), await world.harness.admin.head(target)
+        head = await world.harness.admin.head(target)
         assert (head.status_code, head.content) == (200, b"")
-        if path != "/metrics":
+        endless = "text/event-stream" in DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"]
+        if path != "/metrics" and not endless:
+            got = await world.harness.admin.get(target)
             assert head.headers["content-length"] == str(len(got.content))
 
 
