@@ -177,6 +177,7 @@ async def test_one_notification_for_each_committed_batch(two: Two) -> None:
         await asyncio.gather(*(one.claim(run) for run in lanes))
 
     assert len(await notified(two.url, claims)) == 1
+    await one.report(lanes[0])  # the first one changes its state
     # Of every column set, with events and without: three statements in one transaction.
     commands: list[Command] = [Report("w1"), Report("w1", events=[LINE]), Pause(), Release("w1"), Cancel()]
 
