@@ -77,9 +77,12 @@ class TakeBack(NamedTuple):
     """The server looks whether the lease has run out.
 
     resumed_at      the first moment any server ran again after a time without one, or None
+    valid_until     until when `resumed_at` is known to be the last such moment; a look that is decided later (the
+                    server or its database stood still) changes nothing, and the next one knows more. None: for ever
     """
 
     resumed_at: datetime | None = None
+    valid_until: datetime | None = None
 
 
 class Unblock(NamedTuple):

@@ -320,6 +320,8 @@ def _count_failure(changes: dict[str, Any], run: Run, now: datetime, why: str) -
 
 
 def _take_back(run: Run, command: TakeBack, now: datetime) -> Decision:
+    if command.valid_until is not None and now > command.valid_until:
+        return Decision({})
     deadline = run.lease_expires_at
     if deadline is None:  # unreachable by the rules; without a deadline there is nothing to wait for
         deadline = now

@@ -17,7 +17,7 @@ import structlog
 from heartlane.lanes.commands import Ripen, TakeBack
 from heartlane.lanes.decisions import Decision
 from heartlane.server.metrics import Metrics
-from heartlane.store.control import EXPIRED_AT_ONCE, due_again, due_for_take_back, sign_of_life, upcoming
+from heartlane.store.control import EXPIRED_AT_ONCE, GAP_SECONDS, due_again, due_for_take_back, sign_of_life, upcoming
 from heartlane.store.errors import StoreError
 from heartlane.store.partitions import ensure_partitions
 from heartlane.store.store import Store
@@ -44,6 +44,7 @@ class TakeBackLoop:
         self._first = store.dialect == "sqlite"
         self._signed_at: datetime | None = None
         self._resumed_at: datetime | None = None
+        self._knows_until: datetime | None = None
         self._partitions_checked = float("-inf")
         self._task: asyncio.Task[None] | None = None
 
@@ -79,8 +80,9 @@ class TakeBackLoop:
         if self._signed_at is None or not timedelta() <= now - self._signed_at < SIGN_EVERY:
             self._resumed_at = await sign_of_life(self._store, first=self._first)
             self._signed_at = now
+            self._knows_until = now + timedelta(seconds=GAP_SECONDS)
             self._first = False
-        if take_back_at is not None and take_back_at <= now and await self._take_back(now, self._resumed_at):
+        if take_back_at is not None and take_back_at <= now and await self._take_back(now):
             return 0.0
         if not_before is not None and not_before <= now:
             for run_id in await due_again(self._store, now):
@@ -91,9 +93,9 @@ class TakeBackLoop:
         moments = [moment for moment in (take_back_at, not_before) if moment is not None and moment > now]
         return min([wait, *((moment - now).total_seconds() for moment in moments)])
 
-    async def _take_back(self, now: datetime, resumed_at: datetime | None) -> bool:
+    async def _take_back(self, now: datetime) -> bool:
         run_ids = await due_for_take_back(self._store, now)
-        command = TakeBack(resumed_at)
+        command = TakeBack(self._resumed_at, self._knows_until)
         outcomes = await asyncio.gather(
             *(self._store.ledger.submit(run_id, command, urgent=True) for run_id in run_ids)
         )

@@ -95,7 +95,7 @@ class Ledger:
         """Apply one command to one run; the answer is durable.
 
         account_id, project_id  a run of another account or project is answered as NOT_FOUND; None sees all
-        urgent                  accepted even when the queue is full (the server's own take-back)
+        urgent                  accepted even when the queue is full, and before all that waits (the server's own hand)
 
         Raises Overloaded or StoreUnavailable.
         """
@@ -111,7 +111,7 @@ class Ledger:
         if len(self._queue) >= self._queue_limit and not urgent:
             raise Overloaded(f"{len(self._queue)} commands wait already; try again shortly.")
         answer: asyncio.Future[Outcome] = self._loop.create_future()
-        self._queue.append((entry, answer))
+        (self._queue.appendleft if urgent else self._queue.append)((entry, answer))
         self._arrival.set()
         return answer
 

@@ -251,6 +251,15 @@ def test_whoever_was_heard_since_has_no_grace() -> None:
     assert applied(run, TakeBack(resumed_at=later(3600)), at=later(3661)).state == "queued"
 
 
+def test_a_look_that_is_decided_too_late_to_know_of_a_time_without_a_server_changes_nothing() -> None:
+    run = running(lease_seconds=60)
+    back = TakeBack(valid_until=later(63))
+    assert applied(run, back, at=later(63)).state == "queued"
+    assert decision(run, back, later(63.000_001)) == Decision({})
+    # The next look knows that nobody could be heard meanwhile.
+    assert applied(run, TakeBack(later(90), later(93)), at=later(92)).state == "running"
+
+
 def test_the_grace_is_as_long_as_the_lease_that_was_last_agreed() -> None:
     run = applied(running(lease_seconds=200), Report("w1", lease_seconds=10))
     back = TakeBack(resumed_at=later(3600))
