@@ -5,14 +5,21 @@ Storage trouble is a 503. What nobody foresaw is logged with its traceback and b
 
 from __future__ import annotations
 
+from typing import Final
+
 import structlog
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from heartlane.server.errors import ApiError, Issue, invalid_request, issues_of
-from heartlane.store.errors import StoreError
+from heartlane.store.errors import StoreError, StoreUnavailable
 from heartlane.store.pages import BadCursor
+
+MAYBE_DONE: Final = (
+    "It broke off while the change was being committed, so it is not known whether the change was made: look before "
+    "you send it again. (A report with `seq` can be sent again as it is.)"
+)
 
 log = structlog.get_logger(__name__)
 
@@ -24,7 +31,9 @@ def as_api_error(error: Exception, path: str) -> ApiError:
             return error
         case StoreError():
             log.warning("unavailable", path=path, error=str(error))
-            return ApiError("UNAVAILABLE", f"{error} Try again in a moment.", retry_after=error.retry_after)
+            maybe_done = isinstance(error, StoreUnavailable) and error.maybe_done
+            advice = MAYBE_DONE if maybe_done else "Try again in a moment."
+            return ApiError("UNAVAILABLE", f"{error.message} {advice}", retry_after=error.retry_after)
         case RequestValidationError():
             return invalid_request(issues_of(error.errors(), skip=1))
         case BadCursor():

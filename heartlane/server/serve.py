@@ -49,6 +49,9 @@ HEADER_SECONDS: Final = 15
 """How long a client may take to send a request's head."""
 STOP_SECONDS: Final = 1
 """How long Granian gets to close what is left when everything has been answered."""
+CLOSE_SECONDS: Final = 1.0
+"""How long the database gets to take what is left. With `shutdown_seconds` as it is set by default, and the second that
+Granian gets, a server ends within 10 s of SIGTERM whatever holds it up."""
 
 
 class CannotStart(Exception):
@@ -83,10 +86,19 @@ async def _serve(settings: Settings) -> None:
             take_back.start()
             await serve_app(make_app(context), settings, context.gate)
         finally:
+            await _close(take_back, context)
+            log.info("stopped")
+
+
+async def _close(take_back: TakeBackLoop, context: Context) -> None:
+    """End everything in order. What a database that doesn't answer holds up is given up: nobody was told it is done."""
+    try:
+        async with asyncio.timeout(CLOSE_SECONDS):
             await take_back.close()
             await context.auth.close()
-            await store.close()
-            log.info("stopped")
+            await context.store.close()
+    except TimeoutError:
+        log.warning("stopped_without_the_database", after_seconds=CLOSE_SECONDS)
 
 
 def make_context(settings: Settings, store: Store) -> Context:

@@ -14,11 +14,35 @@ class StoreError(Exception):
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
         super().__init__(message)
+        self.message = message
         self.retry_after = retry_after
 
 
 class StoreUnavailable(StoreError):
-    """The database can't be reached or can't write. The outcome of a write under way may be unknown."""
+    """The database can't be reached or can't write.
+
+    message         a sentence without anything of the driver's: fit for a client of the API
+    cause           the driver's own error, told in `str()` alone: for the log and the command line
+    maybe_done      it broke off during COMMIT, so the change may have been made; else it was not
+    """
+
+    def __init__(
+        self,
+        message: str,
+        retry_after: float = 1.0,
+        *,
+        cause: BaseException | None = None,
+        maybe_done: bool = False,
+    ) -> None:
+        super().__init__(message, retry_after)
+        self.cause = cause
+        self.maybe_done = maybe_done
+
+    def __str__(self) -> str:
+        if self.cause is None:
+            return self.message
+        # A timeout has no words of its own.
+        return f"{self.message.removesuffix('.')}: {str(self.cause) or type(self.cause).__name__}"
 
 
 class Overloaded(StoreError):

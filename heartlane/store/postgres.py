@@ -8,6 +8,7 @@ columns that no index stands on, so that PostgreSQL can update in place on the p
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -27,8 +28,12 @@ from heartlane.store.ledger import Applied
 from heartlane.store.schema import runs as runs_table
 
 CONNECT_SECONDS: Final = 5.0
-STATEMENT_SECONDS: Final = 10.0
-"""Longest a batch may take, lock waits included, before its callers get 503."""
+BATCH_SECONDS: Final = 10.0
+"""Longest a batch may take, connecting and lock waits included, before its callers get 503."""
+STATEMENT_SECONDS: Final = 8.0
+"""Longest PostgreSQL itself works on one statement: what nobody waits for any more doesn't keep its locks."""
+CLOSE_SECONDS: Final = 0.5
+"""Longest wait for PostgreSQL to take leave of a connection."""
 
 CLAIM_SLACK: Final = 32
 """How many more candidates than wanted a claim looks at, to have some left where other servers took the first ones."""
@@ -147,7 +152,7 @@ def connect_arguments(url: str) -> dict[str, Any]:
     return {
         "dsn": url,
         "timeout": CONNECT_SECONDS,
-        "command_timeout": STATEMENT_SECONDS + 2,
+        "command_timeout": BATCH_SECONDS,
         "server_settings": {
             "application_name": "heartlane",
             "timezone": "UTC",
@@ -236,6 +241,12 @@ class PostgresBatch:
             await self._connection.execute(UPDATE_TICKET, *ticket)
 
 
+def _means_unavailable(error: Exception) -> bool:
+    """Whether to ask again later. asyncpg's word for an argument or a URL that it can't read is a ValueError, too, and
+    no waiting mends that."""
+    return isinstance(error, UNAVAILABLE) and not isinstance(error, ValueError)
+
+
 class PostgresEngine:
     """Applies batches on connections of its own, one for each committer.
 
@@ -249,39 +260,37 @@ class PostgresEngine:
         self._idle: list[asyncpg.Connection[Any]] = []
 
     async def apply(self, entries: Sequence[OnRun | ClaimNext]) -> Applied:
-        async with self._transaction() as connection:
-            tx = PostgresBatch(connection, self._clock, self._server_id)
-            outcomes, announcement = await run_batch(tx, entries)
+        committing = False
+        try:
+            async with asyncio.timeout(BATCH_SECONDS), self._transaction() as connection:
+                tx = PostgresBatch(connection, self._clock, self._server_id)
+                outcomes, announcement = await run_batch(tx, entries)
+                committing = True
+                await connection.execute("COMMIT")
+        except UNAVAILABLE as error:
+            if not _means_unavailable(error):
+                raise
+            raise StoreUnavailable("PostgreSQL can't be used now.", cause=error, maybe_done=committing) from error
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            raise StoreUnavailable("PostgreSQL refuses the login.", 5.0, cause=error) from error
         return Applied(outcomes, announcement)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[asyncpg.Connection[Any]]:
-        """A connection with a transaction open, committed on a clean exit; on any error the transaction is undone."""
-        connection: asyncpg.Connection[Any] | None = None
+        """A connection with a transaction open, for the block to commit. After a fault it is rolled back and kept; a
+        connection that broke or was interrupted is dropped, which rolls back too."""
+        connection = await self._begin()
         try:
-            connection = await self._begin()
-            try:
-                yield connection
-                await connection.execute("COMMIT")
-            except Exception:
-                if not connection.is_closed():
-                    await connection.execute("ROLLBACK")
-                raise
-        except asyncio.CancelledError:
-            if connection is not None:
+            yield connection
+        except Exception as error:
+            if _means_unavailable(error) or connection.is_closed():
                 connection.terminate()
-            raise
-        except UNAVAILABLE as error:
-            if isinstance(error, ValueError):  # asyncpg's own word for a URL that it can't read: waiting won't mend it
-                raise
-            if connection is not None:
-                connection.terminate()
-            raise StoreUnavailable(f"PostgreSQL can't be used now: {error or type(error).__name__}") from error
-        except asyncpg.InvalidAuthorizationSpecificationError as error:
-            raise StoreUnavailable(f"PostgreSQL refuses the login: {error}", retry_after=5.0) from error
-        except Exception:
-            if connection is not None and not connection.is_closed():
+            else:
+                await self._execute(connection, "ROLLBACK")
                 self._idle.append(connection)
+            raise
+        except BaseException:
+            connection.terminate()
             raise
         self._idle.append(connection)
 
@@ -291,16 +300,24 @@ class PostgresEngine:
         while self._idle:
             connection = self._idle.pop()
             try:
-                await connection.execute("BEGIN")
+                await self._execute(connection, "BEGIN", CONNECT_SECONDS)
             except UNAVAILABLE:
-                connection.terminate()
-            else:
-                return connection
+                continue
+            return connection
         connection = await connect(self._url)
-        await connection.execute("BEGIN")
+        await self._execute(connection, "BEGIN")
         return connection
 
+    async def _execute(self, connection: asyncpg.Connection[Any], statement: str, seconds: float | None = None) -> None:
+        """Execute a statement on a connection, which is dropped when that fails or is interrupted."""
+        try:
+            await connection.execute(statement, timeout=seconds)
+        except BaseException:
+            connection.terminate()
+            raise
+
     async def close(self) -> None:
-        """Close the idle connections."""
+        """Close the idle connections, politely where PostgreSQL answers."""
         while self._idle:
-            await self._idle.pop().close()
+            with contextlib.suppress(*UNAVAILABLE):
+                await self._idle.pop().close(timeout=CLOSE_SECONDS)

@@ -93,7 +93,7 @@ def connect(path: Path) -> sqlite3.Connection:
         for pragma in PRAGMAS:
             connection.execute(pragma)
     except sqlite3.Error as error:
-        raise StoreUnavailable(f"SQLite can't open the database: {error}") from error
+        raise StoreUnavailable("SQLite can't open the database.", cause=error) from error
     return connection
 
 
@@ -206,6 +206,7 @@ class SqliteEngine:
             return await asyncio.get_running_loop().run_in_executor(self._thread, self._apply, entries)
 
     def _apply(self, entries: Sequence[OnRun | ClaimNext]) -> Applied:
+        committing = False
         try:
             if self._connection is None:
                 self._connection = connect(self._path)
@@ -213,17 +214,20 @@ class SqliteEngine:
             connection.execute("BEGIN IMMEDIATE")
             try:
                 outcomes, announcement = _drive(run_batch(SqliteBatch(connection, self._clock.host_time()), entries))
+                committing = True
                 connection.execute("COMMIT")
             except BaseException:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
         except sqlite3.OperationalError as error:
-            raise StoreUnavailable(f"SQLite can't write now: {error}") from error
+            # A full disk or a busy file is seen before the last page is written; after an I/O error nobody can say.
+            maybe_done = committing and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR
+            raise StoreUnavailable("SQLite can't write now.", cause=error, maybe_done=maybe_done) from error
         except sqlite3.DatabaseError as error:
             if isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)):
                 raise
-            raise StoreUnavailable(f"SQLite can't read the database: {error}", retry_after=5.0) from error
+            raise StoreUnavailable("SQLite can't read the database.", 5.0, cause=error) from error
         return Applied(outcomes, announcement)
 
     async def close(self) -> None:

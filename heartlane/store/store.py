@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 import asyncpg
 from sqlalchemy import event, make_url, text
@@ -33,6 +33,7 @@ from heartlane.store.sqlite import PRAGMAS, SqliteEngine
 
 POOL_SIZE_DEFAULT: Final = 8
 POOL_WAIT_SECONDS: Final = 5.0
+"""Longest wait for a connection, the time to find out that a pooled one is dead included."""
 
 
 @dataclass
@@ -74,15 +75,18 @@ class Store:
         self.feed = Feed()
         self._one_writer = asyncio.Lock()
         self._listener: Listener | None = None
+        self._connect_seconds: float | None
         self._engine: SqliteEngine | PostgresEngine
         if dialect == "sqlite":
             path = sqlite_path(url)
             self._engine = SqliteEngine(path, self.clock, self._one_writer)
             self._reader, self._writer = _sqlite_engines(path, pool_size)
+            self._connect_seconds = None  # SQLite waits for a lock by itself, and is not to be interrupted in it
             committers = 1
         else:
             self._engine = PostgresEngine(url, self.clock, self.server_id)
             self._reader = self._writer = _postgres_engine(url, pool_size)
+            self._connect_seconds = POOL_WAIT_SECONDS
             self._listener = Listener(url, self.server_id, self.feed)
             committers = 2
         self.ledger = Ledger(
@@ -134,7 +138,9 @@ class Store:
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for SELECTs, in one short read transaction. Raises StoreUnavailable."""
         with _translated():
-            async with self._reader.connect() as conn:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(self._connect_seconds):
+                    conn = await stack.enter_async_context(self._reader.connect())
                 yield conn
 
     @asynccontextmanager
@@ -151,8 +157,10 @@ class Store:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[WriteTransaction]:
-        with _translated():
-            async with self._writer.begin() as conn:
+        with _translated() as translated:
+            async with AsyncExitStack() as stack:
+                async with asyncio.timeout(self._connect_seconds):
+                    conn = await stack.enter_async_context(self._writer.begin())
                 tx = WriteTransaction(conn, await self.now_on(conn))
                 yield tx
                 if tx.openings and self.dialect == "postgresql":
@@ -160,6 +168,7 @@ class Store:
                     await conn.execute(
                         text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload}
                     )
+                translated.committing = True
 
     async def close(self) -> None:
         """Commit what the ledger has accepted, then close every connection."""
@@ -217,15 +226,23 @@ def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
 
 
 class _translated:  # noqa: N801 - reads as a clause: `with _translated():`
-    """Turns the drivers' errors that mean "the database is away" into StoreUnavailable."""
+    """Turns the drivers' errors that mean "the database is away" into StoreUnavailable.
 
-    def __enter__(self) -> None:
-        return None
+    committing      set by the block when nothing but its COMMIT is left
+    """
+
+    def __init__(self) -> None:
+        self.committing = False
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is not None and is_unavailable(error):
             cause = getattr(error, "orig", None) or error
-            raise StoreUnavailable(f"The database can't be used now: {cause}") from error
+            raise StoreUnavailable(
+                "The database can't be used now.", cause=cause, maybe_done=self.committing
+            ) from error
 
 
 def is_unavailable(error: BaseException) -> bool:

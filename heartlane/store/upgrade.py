@@ -155,7 +155,7 @@ def _copy_aside(url: str, revision: str) -> None:
         part.replace(copy)
     except (sqlite3.Error, OSError) as error:
         raise StoreUnavailable(
-            f"The database could not be copied to {copy.name} before its upgrade: {error}"
+            f"The database could not be copied to {copy.name} before its upgrade.", cause=error
         ) from error
 
 
@@ -182,7 +182,6 @@ async def _connection(url: str, *, write: bool = False) -> AsyncIterator[AsyncCo
         async with engine.begin() as conn:
             yield conn
     except (DBAPIError, OSError, TimeoutError) as error:
-        cause = getattr(error, "orig", None) or error
-        raise StoreUnavailable(f"The database can't be used: {cause}") from error
+        raise StoreUnavailable("The database can't be used.", cause=getattr(error, "orig", None) or error) from error
     finally:
         await engine.dispose()
