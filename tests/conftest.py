@@ -124,8 +124,13 @@ def postgres_database_url(request: pytest.FixtureRequest) -> Iterator[str]:
 
 
 def _copy_of_template(request: pytest.FixtureRequest) -> Iterator[str]:
-    postgres_url: str = request.getfixturevalue("postgres_url")
-    template: str = request.getfixturevalue("postgres_template")
+    yield from new_postgres_database(
+        request.getfixturevalue("postgres_url"), request.getfixturevalue("postgres_template")
+    )
+
+
+def new_postgres_database(postgres_url: str, template: str) -> Iterator[str]:
+    """The URL of a copy of the migrated database, which is dropped at the end."""
     name = f"test_{os.getpid()}_{next(_names)}"
     run_sql(postgres_url, f"CREATE DATABASE {name} TEMPLATE {template}")
     yield make_url(postgres_url).set(database=name).render_as_string(hide_password=False)

@@ -10,6 +10,7 @@ from typing import Any
 
 import httpx
 
+from tests.e2e.server_process import until
 from tests.harness import assert_error
 
 LANE = {"role": "backend"}
@@ -100,7 +101,7 @@ class Reporter:
     """
 
     def __init__(self, client: httpx.AsyncClient, run_id: str, worker_id: str, chance: random.Random) -> None:
-        self._client = client
+        self.client = client
         self._chance = chance
         self.run_id = run_id
         self.worker_id = worker_id
@@ -113,7 +114,7 @@ class Reporter:
 
     async def claim(self, lease_seconds: int = 300) -> None:
         """Claim the lane."""
-        run = await claim(self._client, self.run_id, self.worker_id, lease_seconds=lease_seconds)
+        run = await claim(self.client, self.run_id, self.worker_id, lease_seconds=lease_seconds)
         self.attempt = run["attempt"]
 
     async def report(self, stopping: asyncio.Event | None = None) -> bool:
@@ -129,7 +130,7 @@ class Reporter:
         }
         while stopping is None or not stopping.is_set():
             try:
-                response = await self._client.post(f"/api/agents/runs/{self.run_id}/events", json=body)
+                response = await self.client.post(f"/api/agents/runs/{self.run_id}/events", json=body)
             except httpx.TransportError:
                 self.lost += 1
                 await asyncio.sleep(0.05)
@@ -181,3 +182,13 @@ async def make_reporters(client: httpx.AsyncClient, count: int, chance: random.R
 async def assert_all_there(client: httpx.AsyncClient, reporters: Sequence[Reporter]) -> int:
     """`assert_nothing_lost` of all; how many events the logs hold together."""
     return sum([await reporter.assert_nothing_lost(client) for reporter in reporters])
+
+
+async def all_go_on(reporters: Sequence[Reporter], timeout: float = 30.0) -> None:
+    """Wait until each of them has been answered once more."""
+    before = [len(reporter.acknowledged) for reporter in reporters]
+    await until(
+        lambda: all(len(reporter.acknowledged) > count for reporter, count in zip(reporters, before, strict=True)),
+        "another answer to everybody",
+        timeout,
+    )

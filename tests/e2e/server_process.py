@@ -29,6 +29,7 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 HOST: Final = "127.0.0.1"
 READY_SECONDS: Final = 30.0
 STOP_SECONDS: Final = 15.0
+LAST_LINES: Final = 20
 
 
 class ServerFailed(AssertionError):
@@ -116,6 +117,10 @@ class ServerProcess:
     def start(self) -> None:
         """Start it, and wait until it is ready. Raises ServerFailed."""
         self.spawn()
+        self.wait_ready()
+
+    def wait_ready(self) -> None:
+        """Wait until it can work. Raises ServerFailed."""
         self.wait_until(lambda: self.status("/readyz") == 200, "ready", READY_SECONDS)
 
     async def start_beside(self) -> None:
@@ -181,6 +186,14 @@ class ServerProcess:
         """All that it has printed so far, over all its lives."""
         return self.log_path.read_text("utf-8", errors="replace")
 
+    def last_words(self) -> str:
+        """Whether it runs, and the end of its log."""
+        if self._process is None:
+            return "never started\n"
+        code = self._process.poll()
+        state = "running" if code is None else f"ended with code {code}"
+        return "\n".join([f"{self.log_path.name}: {state}", *self.log().splitlines()[-LAST_LINES:], ""])
+
     def log_lines(self, message: str | None = None) -> list[dict[str, Any]]:
         """The lines of its log; with `message`, those alone."""
         lines = [json.loads(line) for line in self.log().splitlines()]
@@ -200,11 +213,12 @@ def make_token(database: str, home: Path, name: str = "e2e", scope: str = "admin
 
 @contextlib.contextmanager
 def closing(*servers: ServerProcess) -> Iterator[None]:
-    """Whatever happens inside, no server is left behind."""
+    """Whatever happens inside, no server is left behind. What each said last is shown with a test that fails."""
     try:
         yield
     finally:
         for server in servers:
+            sys.stderr.write(server.last_words())
             server.close()
 
 
