@@ -117,8 +117,8 @@ class Reporter:
         run = await claim(self.client, self.run_id, self.worker_id, lease_seconds=lease_seconds)
         self.attempt = run["attempt"]
 
-    async def report(self, stopping: asyncio.Event | None = None) -> bool:
-        """Send the next report, with one to five events; whether it was answered before `stopping`."""
+    async def report(self, giving_up: asyncio.Event | None = None) -> bool:
+        """Send the next report, with one to five events; whether it was answered 200 before `giving_up`."""
         self.seq += 1
         marks = [f"{self.run_id}:{self.seq}:{index}" for index in range(self._chance.randint(1, 5))]
         body = {
@@ -128,7 +128,7 @@ class Reporter:
             "phase": f"phase {self.seq}",
             "events": [{"type": "action", "payload": {"mark": mark}} for mark in marks],
         }
-        while stopping is None or not stopping.is_set():
+        while giving_up is None or not giving_up.is_set():
             try:
                 response = await self.client.post(f"/api/agents/runs/{self.run_id}/events", json=body)
             except httpx.TransportError:
@@ -146,10 +146,11 @@ class Reporter:
             return True
         return False
 
-    async def report_until(self, stopping: asyncio.Event) -> None:
-        """Report one after the other until told to stop; a report without an answer then stays without."""
+    async def report_until(self, stopping: asyncio.Event, *, giving_up: bool = False) -> None:
+        """Report one after the other until told to stop. The last one is sent until it is answered, unless `giving_up`:
+        then it isn't sent again."""
         while not stopping.is_set():
-            await self.report(stopping)
+            await self.report(stopping if giving_up else None)
 
     async def assert_nothing_lost(self, client: httpx.AsyncClient, *, all_answered: bool = True) -> int:
         """Every acknowledged event is in the log once and in order, and the run agrees with its log.
