@@ -38,11 +38,11 @@ def standing_sqlite(sqlite_template: Path, tmp_path_factory: pytest.TempPathFact
 
 
 @pytest.fixture(scope="session")
-def standing_replicas(
+def standing_postgresql(
     postgres_url: str, postgres_template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[list[ServerProcess]]:
     """Two servers on one PostgreSQL that stay for the whole session."""
-    folder = tmp_path_factory.mktemp("standing-replicas")
+    folder = tmp_path_factory.mktemp("standing-postgres")
     with contextlib.contextmanager(new_postgres_database)(postgres_url, postgres_template) as database_url:
         servers = [ServerProcess(database_url, folder, name=name) for name in ("first", "second")]
         with closing(*servers):
@@ -69,8 +69,7 @@ class Replicas:
 @pytest.fixture(params=ENGINES)
 def standing(request: pytest.FixtureRequest) -> list[ServerProcess]:
     """The servers that stay, on each engine."""
-    name = "standing_sqlite" if request.param == "sqlite" else "standing_replicas"
-    servers: list[ServerProcess] = request.getfixturevalue(name)
+    servers: list[ServerProcess] = request.getfixturevalue(f"standing_{request.param}")
     return servers
 
 
@@ -82,9 +81,16 @@ async def replicas(standing: list[ServerProcess]) -> AsyncIterator[Replicas]:
 
 
 @pytest.fixture
-async def two_replicas(standing_replicas: list[ServerProcess]) -> AsyncIterator[Replicas]:
-    """The same on PostgreSQL alone."""
-    async for replicas in _replicas(standing_replicas):
+async def on_sqlite(standing_sqlite: list[ServerProcess]) -> AsyncIterator[Replicas]:
+    """The same on SQLite alone: one server."""
+    async for replicas in _replicas(standing_sqlite):
+        yield replicas
+
+
+@pytest.fixture
+async def on_postgres(standing_postgresql: list[ServerProcess]) -> AsyncIterator[Replicas]:
+    """The same on PostgreSQL alone: two servers."""
+    async for replicas in _replicas(standing_postgresql):
         yield replicas
 
 

@@ -83,3 +83,15 @@ async def held_up(database: str) -> AsyncIterator[None]:
             yield
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def locked(postgres_url: str, run_id: str) -> AsyncIterator[None]:
+    """Within the block another transaction has one run locked, and leaves it as it is."""
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(postgres_url)
+    try:
+        async with connection.transaction():
+            await connection.execute("SELECT 1 FROM runs WHERE id = $1 FOR UPDATE", run_id)
+            yield
+    finally:
+        await connection.close()

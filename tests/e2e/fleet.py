@@ -20,7 +20,7 @@ LANE = {"role": "backend"}
 async def client_of(url: str, token: str | None, **options: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client with a token; it keeps connections, and never goes through a proxy."""
     headers = {} if token is None else {"Authorization": f"Bearer {token}"}
-    limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
+    limits = httpx.Limits(max_connections=500, max_keepalive_connections=500)
     options.setdefault("timeout", 30.0)
     async with httpx.AsyncClient(base_url=url, headers=headers, limits=limits, trust_env=False, **options) as client:
         yield client
@@ -85,6 +85,13 @@ async def read_events(client: httpx.AsyncClient, run_id: str, **query: Any) -> l
         if page["next_cursor"] is None:
             return events
         after = page["next_cursor"]
+
+
+async def metric(client: httpx.AsyncClient, name: str) -> float:
+    """One figure of a server, as Prometheus reads it."""
+    response = await client.get("/metrics")
+    assert response.status_code == 200, response.text
+    return next(float(line.split()[1]) for line in response.text.splitlines() if line.startswith(f"{name} "))
 
 
 def assert_unavailable(response: httpx.Response) -> None:
