@@ -87,6 +87,12 @@ async def read_events(client: httpx.AsyncClient, run_id: str, **query: Any) -> l
         after = page["next_cursor"]
 
 
+async def expired(client: httpx.AsyncClient, run_id: str) -> dict[str, Any] | None:
+    """The event of a run's first lease that ran out and was taken back, if one was."""
+    events = await read_events(client, run_id, type="lease_expired")
+    return events[0] if events else None
+
+
 async def metric(client: httpx.AsyncClient, name: str) -> float:
     """One figure of a server, as Prometheus reads it."""
     response = await client.get("/metrics")

@@ -222,14 +222,14 @@ def closing(*servers: ServerProcess) -> Iterator[None]:
             server.close()
 
 
-async def until(holds: Callable[[], Any], what: str, timeout: float = 10.0) -> None:
-    """Wait until a condition (or the awaitable that it returns) holds. Raises AssertionError."""
+async def until(holds: Callable[[], Any], what: str, timeout: float = 10.0) -> Any:
+    """Wait until a condition (or the awaitable that it returns) holds; what it gave then. Raises AssertionError."""
     deadline = time.monotonic() + timeout
     while True:
         value = holds()
         if asyncio.iscoroutine(value):
             value = await value
         if value:
-            return
+            return value
         assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
         await asyncio.sleep(0.02)

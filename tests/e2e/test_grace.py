@@ -5,15 +5,14 @@ The hour in which no server runs passes at once: while none runs, every time in 
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import httpx
 
 from tests.e2e.database import let_pass, new_token, resumed_at, take_back_at
-from tests.e2e.fleet import claim, client_of, make_runs, post, read_events, read_run
+from tests.e2e.fleet import claim, client_of, expired, make_runs, post, read_run
 from tests.e2e.server_process import ServerProcess, closing, until
 
 HOUR: Final = timedelta(hours=1)
@@ -23,24 +22,20 @@ LATE: Final = timedelta(seconds=2 + 1.5)
 """How long after its deadline a lease may be taken back: as promised, and what a busy machine may add."""
 
 
-async def expired(client: httpx.AsyncClient, run_id: str) -> dict[str, Any] | None:
-    """The event of a lease that ran out, if it did."""
-    events = await read_events(client, run_id, type="lease_expired")
-    return events[0] if events else None
-
-
 async def resumed_after(database: str, before: datetime) -> datetime:
     """Since when a server runs again, as soon as it has noted that."""
-    while (moment := await resumed_at(database)) == before:
-        await asyncio.sleep(0.02)
+
+    async def another() -> datetime | None:
+        moment = await resumed_at(database)
+        return None if moment == before else moment
+
+    moment: datetime = await until(another, "a sign of life")
     return moment
 
 
 async def assert_grace(client: httpx.AsyncClient, run_id: str, since: datetime, lease: timedelta) -> None:
     """The lease is taken back one lease after the first moment of a server, no sooner and not much later."""
-    await until(lambda: expired(client, run_id), "a lease taken back", 20)
-    event = await expired(client, run_id)
-    assert event is not None
+    event = await until(lambda: expired(client, run_id), "a lease taken back", 20)
     taken_back = datetime.fromisoformat(event["recorded_at"])
     assert since + lease <= taken_back < since + lease + LATE
     run = await read_run(client, run_id)
@@ -99,8 +94,6 @@ async def test_the_grace_counts_from_the_first_of_several_servers(postgres_datab
             run = await claim(client, later, "later", lease_seconds=2)
             await second.start_beside()
             deadline = datetime.fromisoformat(run["lease_expires_at"])
-            await until(lambda: expired(other, later), "a lease taken back", 20)
-            event = await expired(other, later)
-            assert event is not None
+            event = await until(lambda: expired(other, later), "a lease taken back", 20)
             assert deadline <= datetime.fromisoformat(event["recorded_at"]) < deadline + LATE
             assert await resumed_at(postgres_database_url) == since
