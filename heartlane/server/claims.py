@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import timedelta
 from typing import Any, Final
 
 import orjson
@@ -117,7 +118,8 @@ class Claims:
                     # Before the try, not after it: a wake-up that comes while it is under way is for the next one.
                     waiter.rearm()
                     outcome = await self._context.store.ledger.claim_next(claim)
-                    left = deadline - loop.time()
+                    looked = loop.time()
+                    left = deadline - looked
                     if outcome.run is not None or left <= 0 or closed.done():
                         return outcome
                     woken = loop.create_task(waiter.woken.wait())
@@ -132,6 +134,9 @@ class Claims:
                         woken.cancel()
                     if gone.done():
                         raise ClientGone
+                    if closed.done():
+                        # No other look: every waiting claim's at once would only hold the shutdown up.
+                        return outcome._replace(now=outcome.now + timedelta(seconds=loop.time() - looked))
         finally:
             gone.cancel()
             closed.cancel()
