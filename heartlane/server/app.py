@@ -6,6 +6,7 @@ limits, and makes sure that whatever happens is answered in the contract's shape
 
 from __future__ import annotations
 
+import asyncio
 import re
 from functools import cache
 from typing import Final
@@ -145,7 +146,9 @@ class Front:
                 await refused(scope, receive, send_with)
                 return
             await self._app({**scope, "method": "GET", HEAD_ONLY: True} if head else scope, receive, send_with)
-        except Exception as error:  # noqa: BLE001 - every way out is an answer in the contract's shape
+        except (Exception, asyncio.CancelledError) as error:  # every way out is an answer in the contract's shape
+            if isinstance(error, asyncio.CancelledError) and not gate.gave_up:
+                raise
             # Starlette raises again what it has answered with our 500 (and logged) already.
             if not started:
                 await answer(as_api_error(error, scope["path"]))(scope, receive, send_with)

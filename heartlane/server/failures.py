@@ -5,6 +5,7 @@ Storage trouble is a 503. What nobody foresaw is logged with its traceback and b
 
 from __future__ import annotations
 
+import asyncio
 from typing import Final
 
 import structlog
@@ -17,14 +18,14 @@ from heartlane.store.errors import StoreError, StoreUnavailable
 from heartlane.store.pages import BadCursor
 
 MAYBE_DONE: Final = (
-    "It broke off while the change was being committed, so it is not known whether the change was made: look before "
-    "you send it again. (A report with `seq` can be sent again as it is.)"
+    "It is not known whether a change was made: look before you send it again. (A report with `seq` can be sent again "
+    "as it is.)"
 )
 
 log = structlog.get_logger(__name__)
 
 
-def as_api_error(error: Exception, path: str) -> ApiError:
+def as_api_error(error: Exception | asyncio.CancelledError, path: str) -> ApiError:
     """The answer to an exception of any route; `path` is the request's, for the log."""
     match error:
         case ApiError():
@@ -34,6 +35,9 @@ def as_api_error(error: Exception, path: str) -> ApiError:
             maybe_done = isinstance(error, StoreUnavailable) and error.maybe_done
             advice = MAYBE_DONE if maybe_done else "Try again in a moment."
             return ApiError("UNAVAILABLE", f"{error.message} {advice}", retry_after=error.retry_after)
+        case asyncio.CancelledError():
+            log.warning("interrupted", path=path)
+            return ApiError("UNAVAILABLE", f"The server had to end before this was done. {MAYBE_DONE}")
         case RequestValidationError():
             return invalid_request(issues_of(error.errors(), skip=1))
         case BadCursor():

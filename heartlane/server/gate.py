@@ -1,20 +1,33 @@
-"""Lets requests in, counts those inside, and closes when the server shuts down."""
+"""Lets requests in, knows those inside, closes when the server shuts down, and at last gives up what takes too long."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, Final
+
+INTERRUPTED_SECONDS: Final = 0.2
+"""How long a request that is interrupted gets to answer that it was, before it is interrupted once more."""
 
 
 class Gate:
-    """Open until `close`; then new requests are refused with 503, and `emptied` waits for those inside."""
+    """Open until `close`; then new requests are refused with 503, and `emptied` waits for those inside.
+
+    gave_up     whether those inside have been interrupted: one that sees itself cancelled answers 503 then
+    """
 
     def __init__(self) -> None:
-        self.inside = 0
+        self.gave_up = False
+        self._inside: set[asyncio.Task[Any] | None] = set()
         self._closed = asyncio.Event()
         self._empty = asyncio.Event()
         self._empty.set()
+
+    @property
+    def inside(self) -> int:
+        """How many requests are inside."""
+        return len(self._inside)
 
     @property
     def is_open(self) -> bool:
@@ -22,15 +35,15 @@ class Gate:
         return not self._closed.is_set()
 
     def enter(self) -> None:
-        """Count one request in."""
-        self.inside += 1
-        if self.inside == 1:
+        """Let the request of this task in."""
+        if not self._inside:
             self._empty.clear()
+        self._inside.add(asyncio.current_task())
 
     def leave(self) -> None:
-        """Count it out again."""
-        self.inside -= 1
-        if self.inside == 0:
+        """Let it out again."""
+        self._inside.discard(asyncio.current_task())
+        if not self._inside:
             self._empty.set()
 
     @contextmanager
@@ -58,3 +71,15 @@ class Gate:
         except TimeoutError:
             return False
         return True
+
+    async def give_up(self) -> None:
+        """Interrupt the requests inside, so that each of them answers that it was."""
+        self.gave_up = True
+        # A database driver that is interrupted takes leave of its connection politely, for seconds if nobody answers;
+        # it does so no longer when it is interrupted in that.
+        for _ in range(2):
+            for task in list(self._inside):
+                if task is not None:
+                    task.cancel()
+            if await self.emptied(INTERRUPTED_SECONDS):
+                return

@@ -9,6 +9,7 @@ this order; then the route itself does its work. Every way out of it is an answe
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, TypeVar
@@ -86,7 +87,9 @@ class HotRoute:
             headers.append((b"content-length", b"%d" % len(body)))
         except ClientGone:
             return
-        except Exception as error:  # noqa: BLE001 - every way out is an answer in the contract's shape
+        except (Exception, asyncio.CancelledError) as error:  # every way out is an answer in the contract's shape
+            if isinstance(error, asyncio.CancelledError) and not gate.gave_up:
+                raise
             if not isinstance(error, ApiError):
                 begin_request(scope["headers"])  # what is logged of it carries the request's id
             refusal = as_api_error(error, scope["path"])

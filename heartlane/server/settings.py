@@ -197,7 +197,7 @@ class Settings(DatabaseSettings):
         description="Longest time in seconds between two looks for leases that have run out.",
     )
     shutdown_seconds: float = Field(
-        7.0, gt=0, le=10, description="Seconds that accepted requests get to finish after SIGTERM."
+        6.0, gt=0, le=10, description="Seconds that accepted requests get to finish after SIGTERM."
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged; debug logs every report."
