@@ -185,11 +185,13 @@ class Reporter:
         return len(events)
 
 
-async def make_reporters(client: httpx.AsyncClient, count: int, chance: random.Random) -> list[Reporter]:
+async def make_reporters(
+    client: httpx.AsyncClient, count: int, chance: random.Random, lease_seconds: int = 300
+) -> list[Reporter]:
     """So many reporters, each with a lane that it holds."""
     run_ids = await make_runs(client, count)
     reporters = [Reporter(client, run_id, f"worker-{n}", chance) for n, run_id in enumerate(run_ids)]
-    await asyncio.gather(*(reporter.claim() for reporter in reporters))
+    await asyncio.gather(*(reporter.claim(lease_seconds) for reporter in reporters))
     return reporters
 
 

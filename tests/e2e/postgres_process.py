@@ -60,6 +60,15 @@ class PostgresProcess:
                 process.send_signal(signal.SIGCONT)
         self._frozen = []
 
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stand still within the block."""
+        self.freeze()
+        try:
+            yield
+        finally:
+            self.thaw()
+
     def start(self) -> None:
         """Start it again after `kill`, and wait until it takes connections."""
         deadline = time.monotonic() + 20

@@ -26,7 +26,7 @@ from tests.e2e.fleet import (
     read_events,
     read_run,
 )
-from tests.e2e.lossy_proxy import losing_answers
+from tests.e2e.proxy import losing_answers
 from tests.e2e.server_process import ServerProcess, until
 
 LANES_A_PLAN = 25
@@ -186,9 +186,9 @@ async def test_what_was_acknowledged_survives_many_kills(server: ServerProcess) 
 
 async def test_a_report_whose_answer_was_lost_is_sent_again_and_stored_once(replicas: Replicas) -> None:
     chance = random.Random(3)
-    async with losing_answers(replicas.servers[0], chance, 0.2) as proxy:
+    async with losing_answers(replicas.servers[0], chance, 0.2) as url:
         workers = await make_reporters(replicas.one, 16, chance)
-        async with client_of(proxy.url, replicas.one.headers["authorization"].removeprefix("Bearer ")) as lossy:
+        async with client_of(url, replicas.one.headers["authorization"].removeprefix("Bearer ")) as lossy:
             for worker in workers:
                 worker.client = lossy
             stopping = asyncio.Event()
