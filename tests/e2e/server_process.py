@@ -183,8 +183,8 @@ class ServerProcess:
             time.sleep(0.02)
 
     def log(self) -> str:
-        """All that it has printed so far, over all its lives."""
-        return self.log_path.read_text("utf-8", errors="replace")
+        """All that it has printed so far, over all its lives, where that is a file."""
+        return self.log_path.read_text("utf-8", errors="replace") if self.log_path.is_file() else ""
 
     def last_words(self) -> str:
         """Whether it runs, and the end of its log."""
