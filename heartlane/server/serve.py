@@ -187,7 +187,7 @@ def _only_server(url: str) -> Any:
         yield
         return
     path = sqlite_path(url)
-    lock_path = Path(f"{path}.lock")
+    lock_path = Path(f"{path.resolve()}.lock")  # one lock for one file, whatever links lead to it
     try:
         lock: IO[str] = lock_path.open("w")
     except OSError as error:
