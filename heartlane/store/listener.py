@@ -18,7 +18,7 @@ PROBE_SECONDS: Final = 5.0
 """How often the connection is tried: a peer that vanished without a word is noticed this soon. One that closes the
 connection is noticed at once."""
 RETRY_SECONDS: Final = 0.1
-RETRY_SECONDS_MAX: Final = 2.0
+RETRY_SECONDS_MAX: Final = 1.0
 
 
 class Listener:

@@ -10,12 +10,15 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import asyncpg
+import httpx
 from sqlalchemy import select, update
 
 from heartlane.lanes.run import Run
+from heartlane.server.settings import load_settings
 from heartlane.store import tokens
 from heartlane.store.schema import control, runs
 from heartlane.store.store import Store, sqlite_path
+from tests.harness import Harness
 
 MOVED: Final = tuple(name for name in Run._fields if name.endswith("_at") or name in ("last_heartbeat", "not_before"))
 """Every time of a run."""
@@ -62,6 +65,15 @@ async def take_back_at(database: str, run_id: str) -> datetime:
         query = select(runs.c.take_back_at).where(runs.c.id == run_id)
         moment: datetime = (await conn.execute(query)).scalar_one()
         return moment
+
+
+@asynccontextmanager
+async def read_without_server(database: str) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application in this process, to see what is in the database while no server runs."""
+    async with opened(database) as store:
+        harness = await Harness.start(store, load_settings({"rate_limits": "off", "database": database}))
+        yield harness.admin
+        await harness.close()
 
 
 @asynccontextmanager

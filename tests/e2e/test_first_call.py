@@ -10,8 +10,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+from tests.e2e.conftest import Replicas
+from tests.e2e.database import new_token
 from tests.e2e.fleet import claim, client_of, make_runs, read_events, read_run
-from tests.e2e.server_process import ServerProcess
 
 CALL = """curl --request POST \
  --url https://example.com/api/agents/runs/2489E9AD-2EE2-8E00-8EC9-32D5F69181C0/events \
@@ -47,8 +48,8 @@ def run_call(arguments: list[str], folder: Path) -> tuple[int, bytes]:
         return refused.code, refused.read()
 
 
-async def test_the_published_call_renews_the_lease_and_returns_the_run(server: ServerProcess, tmp_path: Path) -> None:
-    token = server.make_token(scope="admin")
+async def test_the_published_call_renews_the_lease_and_returns_the_run(replicas: Replicas, tmp_path: Path) -> None:
+    server, token = replicas.servers[0], await new_token(replicas.database)
     async with client_of(server.url, token) as client:
         (run_id,) = await make_runs(client, 1)
         before = await claim(client, run_id, "example", lease_seconds=60)
@@ -67,8 +68,8 @@ async def test_the_published_call_renews_the_lease_and_returns_the_run(server: S
         assert [(event["type"], event["payload"]) for event in events[1:]] == [("heartbeat", {})]
 
 
-async def test_the_published_call_of_anybody_else_changes_nothing(server: ServerProcess, tmp_path: Path) -> None:
-    token = server.make_token(scope="admin")
+async def test_the_published_call_of_anybody_else_changes_nothing(replicas: Replicas, tmp_path: Path) -> None:
+    server, token = replicas.servers[0], await new_token(replicas.database)
     async with client_of(server.url, token) as client:
         (run_id,) = await make_runs(client, 1)
         await claim(client, run_id, "another", lease_seconds=60)

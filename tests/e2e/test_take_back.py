@@ -39,7 +39,7 @@ async def test_each_lease_that_runs_out_is_taken_back_once_and_in_time(replicas:
         plan_id = (await read_run(replicas.one, silent[0]))["plan_id"]
         await until(lambda: all_queued(replicas, plan_id, SILENT), "leases taken back")
         # A second one of a lane would come within the next looks of the servers.
-        await asyncio.sleep(1.2)
+        await asyncio.sleep(1)
         stopping.set()
 
     for run_id in silent:

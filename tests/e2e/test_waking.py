@@ -108,7 +108,7 @@ async def test_a_waiting_claim_is_woken_when_the_time_of_a_lane_has_come(replica
     (run_id,) = await approved(replicas.one, project_id, 1)
     await claim(replicas.one, run_id, "before")
     answer = await post(
-        replicas.one, f"/api/agents/runs/{run_id}/release", worker_id="before", retry_after=2, reason="quota"
+        replicas.one, f"/api/agents/runs/{run_id}/release", worker_id="before", retry_after=1, reason="quota"
     )
     due = datetime.fromisoformat(answer["run"]["not_before"])
     run, _ = await wait_for_a_lane(replicas.other, project_id)
@@ -149,28 +149,24 @@ async def test_a_waiting_claim_is_woken_by_a_take_back(replicas: Replicas) -> No
     await asyncio.gather(*(one_lane() for _ in range(20)))
 
 
-async def test_two_hundred_waiting_claims_hold_no_connection(
-    database_url: str, tmp_path: Path, standing_sqlite: list[ServerProcess]
-) -> None:
-    server = ServerProcess(database_url, tmp_path, pool_size=2)
+async def test_two_hundred_waiting_claims_hold_no_connection(postgres_database_url: str, tmp_path: Path) -> None:
+    server = ServerProcess(postgres_database_url, tmp_path, pool_size=2)
     with closing(server):
         await server.start_beside()
-        async with client_of(server.url, await new_token(database_url)) as client:
+        async with client_of(server.url, await new_token(postgres_database_url)) as client:
             project_id = await make_project(client)
             async with asyncio.TaskGroup() as group:
                 claims = [
                     group.create_task(wait_for_a_lane(client, project_id, f"worker-{number}")) for number in range(200)
                 ]
                 await until(lambda: waiting_claims(client, 200), "200 claims that wait", 30)
-                for _ in range(20):
+                await assert_connections_idle(postgres_database_url, at_most=2 + 2 + 1)
+                for _ in range(5):
                     asked = time.perf_counter()
                     await asyncio.gather(*(get(client, "/api/agents/runs") for _ in range(5)))
                     assert time.perf_counter() - asked < 2
-                if database_url.startswith("postgresql:"):
-                    await assert_connections_idle(database_url, at_most=2 + 2 + 1)
                 await approved(client, project_id, 200)
             assert len({claim.result()[0]["id"] for claim in claims}) == 200
-        assert server.stop() == 0
 
 
 async def assert_connections_idle(database_url: str, *, at_most: int) -> None:
