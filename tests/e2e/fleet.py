@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
 from tests.e2e.server_process import until
 from tests.harness import assert_error
 
-LANE = {"role": "backend"}
+Answered = TypeVar("Answered")
 
 
 class Connections(httpx.AsyncBaseTransport):
@@ -123,6 +123,19 @@ async def metric(client: httpx.AsyncClient, name: str) -> float:
     response = await client.get("/metrics")
     assert response.status_code == 200, response.text
     return next(float(line.split()[1]) for line in response.text.splitlines() if line.startswith(f"{name} "))
+
+
+async def gather_in_ledger(
+    client: httpx.AsyncClient, requests: Iterable[Coroutine[Any, Any, Answered]], waiting: int
+) -> list[asyncio.Task[Answered]]:
+    """Send requests, while nothing is committed, until so many wait behind those that each committer has taken."""
+    sent = []
+    for request in requests:
+        sent.append(asyncio.create_task(request))
+        await asyncio.sleep(0.005)
+        if await metric(client, "heartlane_ledger_queue") >= waiting:
+            return sent
+    raise AssertionError(f"never were {waiting} waiting")
 
 
 def assert_unavailable(response: httpx.Response) -> None:

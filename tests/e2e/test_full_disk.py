@@ -96,15 +96,16 @@ def may_mount() -> bool:
         return False
 
 
-PLACES: Final[list[Callable[[Path], AbstractContextManager[Disk]]]] = [
-    limited_files,
-    *([small_disk] if may_mount() else []),
-]
+Place = Callable[[Path], AbstractContextManager[Disk]]
+PLACES: Final = (
+    [pytest.param(limited_files, marks=pytest.mark.slow), pytest.param(small_disk)] if may_mount() else [limited_files]
+)
+"""The disk is the real thing; where there can't be one, no file may grow."""
 
 
 @pytest.mark.parametrize("place", PLACES)
 async def test_a_full_disk_refuses_changes_until_there_is_room_again(
-    place: Callable[[Path], AbstractContextManager[Disk]], sqlite_template: Path, tmp_path: Path
+    place: Place, sqlite_template: Path, tmp_path: Path
 ) -> None:
     with place(tmp_path) as disk:
         path = disk.folder / "heartlane.db"

@@ -5,6 +5,7 @@ The hour in which no server runs passes at once: while none runs, every time in 
 
 from __future__ import annotations
 
+import shutil
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -17,7 +18,6 @@ from tests.e2e.server_process import ServerProcess, closing, until
 
 HOUR: Final = timedelta(hours=1)
 GRACE_MAX: Final = timedelta(minutes=5)
-LEASE: Final = timedelta(seconds=3)
 LATE: Final = timedelta(seconds=2 + 1.5)
 """How long after its deadline a lease may be taken back: as promised, and what a busy machine may add."""
 
@@ -43,32 +43,38 @@ async def assert_grace(client: httpx.AsyncClient, run_id: str, since: datetime, 
 
 
 async def test_a_server_that_was_down_for_an_hour_takes_nothing_back_in_its_first_moments(
-    server: ServerProcess,
+    sqlite_template: Path, tmp_path: Path
 ) -> None:
-    async with client_of(server.url, await new_token(server.database)) as client:
-        silent, back, long = await make_runs(client, 3)
-        await claim(client, silent, "silent", lease_seconds=3)
-        await claim(client, back, "back", lease_seconds=3)
-        await claim(client, long, "long", lease_seconds=1800)
-        server.kill()
-        await let_pass(server.database, HOUR)
-        stopped_since = await resumed_at(server.database)
-
+    database = f"sqlite:///{shutil.copyfile(sqlite_template, tmp_path / 'heartlane.db')}"
+    server = ServerProcess(database, tmp_path)
+    with closing(server):
         await server.start_beside()
-        since = await resumed_after(server.database, stopped_since)
-        assert since - stopped_since > HOUR
-        for run_id in (silent, back, long):
-            run = await read_run(client, run_id)
-            assert (run["state"], run["attempt"]) == ("claimed", 1)
-            assert datetime.fromisoformat(run["lease_expires_at"]) < since
-        # Whoever is heard again goes on as if nothing had been.
-        answer = await post(client, f"/api/agents/runs/{back}/events", worker_id="back", attempt=1, lease_seconds=60)
-        assert (answer["run"]["state"], answer["run"]["attempt"]) == ("running", 1)
-        await assert_grace(client, silent, since, LEASE)
-        assert await expired(client, back) is None
-        # Half an hour of lease gives five minutes of grace, and no more.
-        assert await take_back_at(server.database, long) == since + GRACE_MAX
-        assert (await read_run(client, long))["state"] == "claimed"
+        async with client_of(server.url, await new_token(database)) as client:
+            silent, back, long = await make_runs(client, 3)
+            await claim(client, silent, "silent", lease_seconds=3)
+            await claim(client, back, "back", lease_seconds=3)
+            await claim(client, long, "long", lease_seconds=1800)
+            server.kill()
+            await let_pass(database, HOUR)
+            stopped_since = await resumed_at(database)
+
+            await server.start_beside()
+            since = await resumed_after(database, stopped_since)
+            assert since - stopped_since > HOUR
+            for run_id in (silent, back, long):
+                run = await read_run(client, run_id)
+                assert (run["state"], run["attempt"]) == ("claimed", 1)
+                assert datetime.fromisoformat(run["lease_expires_at"]) < since
+            # Whoever is heard again goes on as if nothing had been.
+            answer = await post(
+                client, f"/api/agents/runs/{back}/events", worker_id="back", attempt=1, lease_seconds=60
+            )
+            assert (answer["run"]["state"], answer["run"]["attempt"]) == ("running", 1)
+            await assert_grace(client, silent, since, timedelta(seconds=3))
+            assert await expired(client, back) is None
+            # Half an hour of lease gives five minutes of grace, and no more.
+            assert await take_back_at(database, long) == since + GRACE_MAX
+            assert (await read_run(client, long))["state"] == "claimed"
 
 
 async def test_the_grace_counts_from_the_first_of_several_servers(postgres_database_url: str, tmp_path: Path) -> None:

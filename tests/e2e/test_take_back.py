@@ -30,7 +30,7 @@ async def test_each_lease_that_runs_out_is_taken_back_once_and_in_time(replicas:
             if stopping.is_set():
                 return
             line = f"turn {turn}"
-            await post(client, f"/api/agents/runs/{run_id}/events", worker_id="heard", lease_seconds=1, log_line=line)
+            await post(client, f"/api/agents/runs/{run_id}/events", worker_id="heard", lease_seconds=2, log_line=line)
             await asyncio.sleep(0.3)
 
     async with asyncio.TaskGroup() as group:
@@ -38,8 +38,8 @@ async def test_each_lease_that_runs_out_is_taken_back_once_and_in_time(replicas:
             group.create_task(keep(run_id))
         plan_id = (await read_run(replicas.one, silent[0]))["plan_id"]
         await until(lambda: all_queued(replicas, plan_id, SILENT), "leases taken back")
-        # A second one of a lane would come within the next looks of the servers.
-        await asyncio.sleep(1)
+        if len(replicas.servers) > 1:
+            await asyncio.sleep(1)  # a second one of a lane would come with the next looks of the servers
         stopping.set()
 
     for run_id in silent:

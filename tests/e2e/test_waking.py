@@ -132,16 +132,16 @@ async def test_a_waiting_claim_looks_again_soon_where_a_lane_was_locked_by_someb
     assert claimed - left < POLL_SECONDS / 2
 
 
-async def test_a_waiting_claim_is_woken_by_a_take_back(replicas: Replicas) -> None:
+async def test_a_waiting_claim_is_woken_by_a_take_back(on_postgres: Replicas) -> None:
     """Every server looks at a lane whose lease ran out, and has it locked for a moment: no claim may miss it then."""
 
     async def one_lane() -> None:
-        project_id = await make_project(replicas.one)
-        (run_id,) = await approved(replicas.one, project_id, 1)
-        await claim(replicas.one, run_id, "before", lease_seconds=1)
-        run, _ = await wait_for_a_lane(replicas.other, project_id)
+        project_id = await make_project(on_postgres.one)
+        (run_id,) = await approved(on_postgres.one, project_id, 1)
+        await claim(on_postgres.one, run_id, "before", lease_seconds=1)
+        run, _ = await wait_for_a_lane(on_postgres.other, project_id)
         assert (run["id"], run["attempt"], run["failures"]) == (run_id, 2, 1)
-        events = await read_events(replicas.other, run_id)
+        events = await read_events(on_postgres.other, run_id)
         assert [event["type"] for event in events] == ["claimed", "lease_expired", "claimed"]
         taken_back, claimed = (datetime.fromisoformat(event["recorded_at"]) for event in events[1:])
         assert (claimed - taken_back).total_seconds() < 1
