@@ -19,6 +19,13 @@ PROBE_SECONDS: Final = 5.0
 connection is noticed at once."""
 RETRY_SECONDS: Final = 0.1
 RETRY_SECONDS_MAX: Final = 1.0
+LOST: Final = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # PostgreSQL ended the connection while nothing was asked of it
+)
 
 
 class Listener:
@@ -49,7 +56,7 @@ class Listener:
         while True:
             try:
                 connection = await connect(self._url)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except LOST as error:
                 log.warning("listener_reconnecting", error=type(error).__name__)
                 await _pause(wait)
                 wait = min(wait * 2, RETRY_SECONDS_MAX)
@@ -57,7 +64,7 @@ class Listener:
             wait = RETRY_SECONDS
             try:
                 await self._listen(connection)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except LOST as error:
                 log.warning("listener_lost", error=type(error).__name__)
             finally:
                 connection.terminate()

@@ -43,6 +43,7 @@ UNAVAILABLE: Final = (
     TimeoutError,
     asyncpg.PostgresConnectionError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,  # a connection that PostgreSQL ended while nothing was asked of it
     asyncpg.OperatorInterventionError,  # shutdown, statement timeout
     asyncpg.InsufficientResourcesError,  # disk full, too many connections
     asyncpg.TransactionRollbackError,  # deadlock, serialisation

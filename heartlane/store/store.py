@@ -247,7 +247,10 @@ class _translated:  # noqa: N801 - reads as a clause: `with _translated():`
 
 def is_unavailable(error: BaseException) -> bool:
     """Whether an error of SQLAlchemy or a driver means that the database is away, full or busy."""
-    if isinstance(error, PoolTimeout | ConnectionError | TimeoutError | asyncpg.PostgresConnectionError):
+    if isinstance(
+        error,
+        PoolTimeout | ConnectionError | TimeoutError | asyncpg.PostgresConnectionError | asyncpg.InternalClientError,
+    ):
         return True
     if isinstance(error, OSError):
         return not isinstance(error, FileNotFoundError)

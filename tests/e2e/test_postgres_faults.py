@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, Literal, NamedTuple
 
+import asyncpg
 import httpx
 import pytest
 
@@ -42,6 +43,7 @@ BREAKS: Final[tuple[tuple[Literal["before", "after"], bool], ...]] = (("before",
 NOBODY: Final = "01983c5a-7f10-7c3e-9a51-0c5a3f1b2d40"
 REFUSED_SECONDS: Final = 15.0
 """How long a server may take to find out that PostgreSQL stands still, and to say so."""
+CUTS: Final = 20
 ENDED_SECONDS: Final = 4.0
 """How long a server may take to end beside the time that accepted requests get."""
 STANDSTILL_SECONDS: Final = 4.5
@@ -129,6 +131,22 @@ async def test_a_postgres_that_is_killed_loses_nothing_and_is_waited_for(
         # Whoever waited for a lane is still woken through the other server.
         run = (await post(first, f"/api/agents/plans/{plan_id}/approve"))["runs"][0]
         assert (await waiting)["id"] == run["id"]
+
+
+async def test_connections_that_are_cut_lose_nothing(database_url: str, tmp_path: Path) -> None:
+    """As by an administrator: between statements, within them, and while the end of a COMMIT is waited for."""
+    async with working(database_url, tmp_path) as (_, (first, second), _):
+        connection: asyncpg.Connection[Any] = await asyncpg.connect(database_url)
+        try:
+            for _ in range(CUTS):
+                await connection.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+                    "WHERE application_name = 'heartlane' AND datname = current_database()"
+                )
+                for client in (first, second):
+                    assert (await client.get("/api/agents/runs")).status_code in (200, 503)
+        finally:
+            await connection.close()
 
 
 async def test_a_postgres_that_stands_still_loses_nothing_and_costs_nobody_a_lane(
