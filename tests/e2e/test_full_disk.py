@@ -49,6 +49,10 @@ class Disk:
         largest = max(path.stat().st_size for path in self.folder.glob("heartlane.db*"))
         server.set_room(largest + ROOM)
 
+    def leave_nothing(self, server: ServerProcess) -> None:
+        """Take what is left, in which a small change may find room."""
+        server.set_room(0)
+
     def make_room(self, server: ServerProcess) -> None:
         """Give back all that was taken."""
         server.set_room(None)
@@ -64,6 +68,11 @@ class SmallDisk(Disk):
     def fill(self, server: ServerProcess) -> None:
         free = os.statvfs(self.folder)
         self._ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - ROOM)))
+
+    def leave_nothing(self, server: ServerProcess) -> None:
+        with contextlib.suppress(OSError), self._ballast.open("ab", buffering=0) as ballast:
+            while True:
+                ballast.write(bytes(512))
 
     def make_room(self, server: ServerProcess) -> None:
         self._ballast.unlink()
@@ -123,6 +132,7 @@ async def test_a_full_disk_refuses_changes_until_there_is_room_again(
                     await claim(client, silent, "silent", lease_seconds=1)
                     disk.fill(server)
                     await until(lambda: all(worker.refusals for worker in workers), "refusals")
+                    disk.leave_nothing(server)
                     assert_unavailable(await client.post("/api/projects", json={"name": "Refused"}))
                     claimed = await client.post(f"/api/agents/runs/{queued}/claim", json={"worker_id": "refused"})
                     assert_unavailable(claimed)
