@@ -67,7 +67,8 @@ class SmallDisk(Disk):
 
     def fill(self, server: ServerProcess) -> None:
         free = os.statvfs(self.folder)
-        self._ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - ROOM)))
+        with contextlib.suppress(OSError):  # the server takes room at the same time
+            self._ballast.write_bytes(bytes(max(0, free.f_bavail * free.f_frsize - ROOM)))
 
     def leave_nothing(self, server: ServerProcess) -> None:
         with contextlib.suppress(OSError), self._ballast.open("ab", buffering=0) as ballast:
