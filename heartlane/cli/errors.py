@@ -182,7 +182,8 @@ def _expected(error: Exception) -> tuple[str, int] | None:
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("heartlane"):
         return f"this needs the server's libraries ({error.name} is missing): install heartlane[server]", WRONG_INPUT
     if isinstance(error, OSError):
-        return f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), UNUSABLE
+        what = error.strerror or str(error) or type(error).__name__  # a timeout has no words of its own
+        return what + (f": {error.filename}" if error.filename else ""), UNUSABLE
     return _expected_of_the_server(error)
 
 
