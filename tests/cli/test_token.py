@@ -138,7 +138,7 @@ def test_without_a_database_it_is_a_file_of_this_user_alone(tmp_path: Path) -> N
     ("arguments", "said"),
     [
         (["create", "x", "--scope", "root"], "viewer, worker, operator, admin"),
-        (["create", "x", "--scope", "worker", "--expires", "soon"], "such as 90d"),
+        (["create", "x", "--scope", "worker", "--expires", "soon"], "such as 15m or 90d"),
         (["create", "x", "--scope", "worker", "--expires", "0s"], "at least 1 second"),
         (["create", "x", "--scope", "worker", "--expires", "999999999w"], "at most"),
         (["create", "", "--scope", "worker"], "name of a token"),
