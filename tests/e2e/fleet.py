@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import httpx
@@ -14,6 +15,22 @@ from tests.e2e.server_process import until
 from tests.harness import assert_error
 
 Answered = TypeVar("Answered")
+
+
+class Answer(httpx.AsyncByteStream):
+    """The body of an answer, as it comes; when it has ended, its connection is given back."""
+
+    def __init__(self, stream: Any, give_back: Callable[[], None]) -> None:
+        self._stream = stream
+        self._give_back = give_back
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        async for part in self._stream:
+            yield part
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+        self._give_back()
 
 
 class Connections(httpx.AsyncBaseTransport):
@@ -33,9 +50,10 @@ class Connections(httpx.AsyncBaseTransport):
         connection = self._free.pop()
         try:
             response = await connection.handle_async_request(request)
-            await response.aread()
-        finally:
+        except BaseException:
             self._free.append(connection)
+            raise
+        response.stream = Answer(response.stream, partial(self._free.append, connection))
         return response
 
     async def aclose(self) -> None:
