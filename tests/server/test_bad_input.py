@@ -468,7 +468,7 @@ async def test_a_method_that_the_path_does_not_know(world: World, path: str) -> 
     if "GET" in known:
         head = await world.harness.admin.head(target)
         assert (head.status_code, head.content) == (200, b"")
-        endless = "text/event-stream" in DOCUMENT["paths"][path]["get"]["responses"]["200"]["content"]
+        endless = "text/event-stream" in DOCUMENT["paths"][path]["get"]["responses"]["200"].get("content", ())
         if path != "/metrics" and not endless:
             got = await world.harness.admin.get(target)
             assert head.headers["content-length"] == str(len(got.content))
@@ -525,12 +525,13 @@ async def test_every_query_parameter_refuses_what_its_schema_forbids(world: Worl
             response = await world.harness.viewer.get(world.path(path), params={each["name"]: ["1", "1"]})
             body = assert_error(response, 400, "INVALID_REQUEST")
             assert body["issues"] == [{"path": each["name"], "message": "must be given only once"}]
-    twice = await world.harness.viewer.get(world.path(path), params={"unknown": ["x", "y"]})
+    # By their head alone: a stream has no end.
+    twice = await world.harness.viewer.head(world.path(path), params={"unknown": ["x", "y"]})
     assert twice.status_code == 200
     response = await world.harness.viewer.get(world.path(path), params={**wrong, "unknown": "x"})
     found = assert_error(response, 400, "INVALID_REQUEST")["issues"]
     assert {issue["path"].split(".")[0] for issue in found} == set(wrong)
-    assert (await world.harness.viewer.get(world.path(path), params={"unknown": "x"})).status_code == 200
+    assert (await world.harness.viewer.head(world.path(path), params={"unknown": "x"})).status_code == 200
 
 
 async def test_a_body_is_not_read_before_the_token(harness: Harness) -> None:
