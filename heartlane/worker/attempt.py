@@ -56,6 +56,8 @@ from heartlane.worker.workplace import Workplace, open_workplace
 
 LOOK_SECONDS: Final = 0.1
 EVENTS_READ_MAX: Final = 200
+REST_SECONDS_MAX: Final = 5.0
+"""How long a worker that can't go on with a lane sends what it has of it."""
 
 
 class Ended(NamedTuple):
@@ -121,6 +123,7 @@ class Attempt:
         self._secrets = secrets
         self._wake = threading.Event()
         self._child: Child | None = None
+        self._sender: Sender | None = None
         self._claimed = claimed
         length = options.lease_seconds
         self._holding = Holding(str(run["id"]), claimed.worker_id, int(run["attempt"]), length)
@@ -132,7 +135,7 @@ class Attempt:
     # --- all of it ------------------------------------------------------------------------------------------------
 
     def run(self) -> Ended:
-        """Work the lane to its end. Raises nothing that it can help."""
+        """Work the lane to its end. What nobody foresaw is raised, once the agent is gone and the lane given back."""
         self._screen.begin(self._lane)
         self._screen.say(f"claimed, attempt {self._holding.attempt}: {self.run_object.get('title', '')}", self._lane)
         self._keeper.start()
@@ -145,6 +148,11 @@ class Attempt:
             return ended
         except WorkerError as error:
             return self._hand_back(error)
+        except BaseException as error:
+            # Counted: if it is the lane that does it, it must not go from worker to worker for ever.
+            with contextlib.suppress(Exception):
+                self._release(f"the worker broke down: {type(error).__name__}: {error}", None, failed=True)
+            raise
         finally:
             self._follower.close()
             self._keeper.stop()
@@ -165,6 +173,7 @@ class Attempt:
         redactor = Redactor(values=self._secrets, env=environment, patterns=self._options.redact)
         teller = Teller(spool, redactor, self._lane, self._options.lines_per_second)
         sender = Sender(self._exchange.another(), spool, self._keeper, self._wake.set)
+        self._sender = sender
         sender.start()
         try:
             earlier = self._what_is_left()
@@ -173,8 +182,21 @@ class Attempt:
                 ended = self._report(verdict, teller, spool, sender)
                 workplace.finish(shipped=ended.kind == "shipped")
             return ended
+        except BaseException:
+            self._send_rest(spool, sender)
+            raise
         finally:
             sender.close(1.0)
+
+    def _send_rest(self, spool: Spool, sender: Sender) -> None:
+        """Before a lane that can't be worked is given back: after that the server takes no event of it."""
+        sender.hurry()
+        ends_at = time.monotonic() + REST_SECONDS_MAX
+        while spool.left and not sender.done and time.monotonic() < ends_at:
+            self._wake.wait(LOOK_SECONDS)
+            self._wake.clear()
+        if not spool.left:
+            spool.remove()
 
     # --- prepare --------------------------------------------------------------------------------------------------
 
@@ -281,6 +303,7 @@ class Attempt:
     def _wait_confirmed(self) -> Verdict | None:
         """Wait until the lease certainly holds: no agent is started before. The verdict where that can't be."""
         while not (self._keeper.confirmations and self._keeper.standing() is Standing.HELD):
+            self._check_threads()
             if self._keeper.loss is not None or self._keeper.standing() is Standing.GONE:
                 return lost(self._keeper.loss)
             if self._stopping.is_set():
@@ -311,6 +334,7 @@ class Attempt:
                     wake=self._wake,
                     stopping=self._stopping,
                     say=self._say_note,
+                    check=self._check_threads,
                 )
                 watched = watch.run(reader)
         finally:
@@ -319,6 +343,12 @@ class Attempt:
             said = f"It was held up for {reader.held_seconds:.0f} s in all: it printed faster than could be kept."
             scene.teller.tell("log_line", line=said)
         return output, watched
+
+    def _check_threads(self) -> None:
+        """Raise what ended the keeper's or the sender's thread: it must not end with them in silence."""
+        for thread in (self._keeper, self._sender):
+            if thread is not None and thread.fault is not None:
+                raise thread.fault
 
     def _on_keeper(self) -> None:
         """The lease, the directive or the claim changed: the guard hears of a new deadline before anybody else."""
@@ -347,6 +377,7 @@ class Attempt:
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
         if spool.left:
+            self._check_threads()
             loss = self._keeper.loss
             message = loss.message if loss is not None else "the server could not be reached; the spool keeps the rest"
             return Ended("lost" if loss is not None else "abandoned", message, verdict.reason, verdict.retry_at)

@@ -105,7 +105,7 @@ class Fleet:
         self._draining = threading.Event()
         self._rest = Rest()
         self._starts = threading.Lock()
-        self._trouble: WorkerError | None = None
+        self._trouble: BaseException | None = None
         self._last: Ended | None = None
         self._claiming: set[Exchange] = set()
         self._heard = threading.Event()
@@ -124,7 +124,8 @@ class Fleet:
     def run(self) -> Ended | None:
         """Work until drained or stopped; how the last lane ended, None where there was none.
 
-        Raises WorkerError for what no further lane would go better with; the lanes under way were ended in good order.
+        Raises WorkerError for what no further lane would go better with, and whatever nobody foresaw; the lanes under
+        way were ended in good order.
         """
         slots = [
             threading.Thread(target=self._slot, args=(number,), name=f"heartlane-slot-{number}")
@@ -152,10 +153,10 @@ class Fleet:
                         self._work(exchange, claimed)
                         if self._options.once:
                             return
-            except WorkerError as error:
+            except BaseException as error:  # noqa: BLE001 - raised again by `run`: a slot never ends in silence
                 self._give_up(error)
 
-    def _give_up(self, error: WorkerError) -> None:
+    def _give_up(self, error: BaseException) -> None:
         if self._trouble is None:
             self._trouble = error
         self.stop()

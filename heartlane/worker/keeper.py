@@ -62,6 +62,8 @@ class Keeper:
         self.confirmations = 0
         self.trouble = ""
         """What was wrong with the last renewal; "" when it went well."""
+        self.fault: Exception | None = None
+        """What nobody foresaw, which ended its thread: the lease is renewed no more."""
         self._exchange = exchange
         self._lease = lease
         self._on_change = on_change
@@ -145,6 +147,13 @@ class Keeper:
         return self.lease.retry_delay(tries, boottime(), random.random(), reply.retry_after)  # noqa: S311
 
     def _run(self) -> None:
+        try:
+            self._renew()
+        except Exception as error:  # noqa: BLE001 - raised again by whoever works the lane
+            self.fault = error
+            self._on_change()
+
+    def _renew(self) -> None:
         while self._wait():
             sent_at = boottime()
             left = self.lease.ends_at - sent_at

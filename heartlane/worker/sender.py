@@ -31,12 +31,14 @@ IDLE_SECONDS: Final = 0.25
 class Sender:
     """Sends what is spooled, on a thread of its own, until it is closed or the lane is lost.
 
-    on_sent     called on that thread after each batch that arrived
+    on_sent     called on that thread after each batch that arrived, and when it breaks down
     """
 
     def __init__(self, exchange: Exchange, spool: Spool, keeper: Keeper, on_sent: Callable[[], None]) -> None:
         self.reports = 0
         self.refused = 0
+        self.fault: Exception | None = None
+        """What nobody foresaw, which ended its thread: nothing is sent any more."""
         self._exchange = exchange
         self._spool = spool
         self._keeper = keeper
@@ -66,15 +68,20 @@ class Sender:
         return not self._thread.is_alive()
 
     def _run(self) -> None:
+        try:
+            self._send_all()
+        except Exception as error:  # noqa: BLE001 - raised again by whoever works the lane
+            if not (self._closing.is_set() and isinstance(error, SpoolError)):  # closed by whoever ends the lane
+                self.fault = error
+                self._on_sent()
+
+    def _send_all(self) -> None:
         while not self._closing.is_set():
-            try:
-                batch = self._spool.next_batch(0.0 if self._hurry.is_set() else LINGER_SECONDS)
-                if batch is None:
-                    self._closing.wait(IDLE_SECONDS)
-                elif not self._send(batch):
-                    return
-            except SpoolError:
-                return  # closed by whoever ends the lane
+            batch = self._spool.next_batch(0.0 if self._hurry.is_set() else LINGER_SECONDS)
+            if batch is None:
+                self._closing.wait(IDLE_SECONDS)
+            elif not self._send(batch):
+                return
 
     def _send(self, batch: Outgoing) -> bool:
         """Send until it has arrived; False when nothing more can."""

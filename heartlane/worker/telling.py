@@ -90,6 +90,7 @@ class Output:
         self.printed_at: float | None = None
         """`time.monotonic()` of the last line; None before the first."""
         self._teller = teller
+        self._stumbled = False
         adapter.begin(at, time.monotonic())
 
     def on_lines(self, stream: Stream, lines: list[str]) -> None:
@@ -103,12 +104,23 @@ class Output:
                 if self.adapter.name == PLAIN and (text := raw_line(line)):
                     events.append({"type": "log_line", "payload": {"line": text, "stream": stream}})
                 continue
-            events += [event._asdict() for event in self.adapter.read(line, now)]
+            events += self._read(line, now)
             if isinstance(line, CutLine):
                 said = f"… {line.left_out:,} bytes of this line left out"
                 events.append({"type": "log_line", "payload": {"line": said, "left_out_bytes": line.left_out}})
         self._teller.put(events)
         self.spent()
+
+    def _read(self, line: str, now: float) -> list[Event]:
+        try:
+            return [event._asdict() for event in self.adapter.read(line, now)]
+        except Exception as error:  # noqa: BLE001 - an adapter that somebody brought; the line is kept all the same
+            events = [{"type": "log_line", "payload": {"line": text}} for text in [raw_line(line)] if text]
+            if not self._stumbled:
+                self._stumbled = True
+                said = f"The adapter {self.adapter.name} can't read this line ({type(error).__name__}: {error})."
+                events.append({"type": "log_line", "payload": {"line": said}})
+            return events
 
     def finish(self) -> None:
         """The output has ended."""

@@ -64,6 +64,7 @@ class Watch:
     wake        set by whoever has news: the keeper, the child, the worker
     stopping    set when the worker is told to stop
     say         tells people at the worker's terminal
+    check       raises what went wrong on another thread of the lane
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Watch:
         wake: threading.Event,
         stopping: threading.Event,
         say: Callable[[str], None],
+        check: Callable[[], None],
     ) -> None:
         self._child = child
         self._output = output
@@ -90,6 +92,7 @@ class Watch:
         self._wake = wake
         self._stopping = stopping
         self._say = say
+        self._check = check
         self._began = time.monotonic()
         self._running = RunningTime(self._began)
         self._silent = RunningTime(self._began)
@@ -102,10 +105,11 @@ class Watch:
         self._overdue_since: float | None = None
 
     def run(self, reader: Reader) -> Watched:
-        """Watch until the agent has ended and nothing of it is left."""
+        """Watch until the agent has ended and nothing of it is left. Raises what `check` or the reader's thread met."""
         while self._child.exit is None and not self._child.empty:
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
+            self._check_threads(reader)
             self._look(time.monotonic())
         self._status.state = "ending"
         if not self._child.empty:
@@ -115,6 +119,7 @@ class Watch:
             gone = self._child.close()
         if not reader.join(OUTPUT_END_SECONDS):
             reader.close()
+        self._check_threads(reader)
         self._output.finish()
         lingered = self._ending_at is not None and self._cause is None and self._child.exit != Exit(0, None)
         return Watched(self._child.exit, self._cause, self._breach, lingered, gone, reader.stderr_tail())
@@ -123,6 +128,12 @@ class Watch:
     def running_seconds(self) -> float:
         """How long it ran, frozen time left out."""
         return self._running.seconds(time.monotonic())
+
+    def _check_threads(self, reader: Reader) -> None:
+        """An output that nobody reads any more, a lease that nobody renews: the agent can't go on like that."""
+        if reader.fault is not None:
+            raise reader.fault
+        self._check()
 
     def _look(self, now: float) -> None:
         if self._cause is None:
