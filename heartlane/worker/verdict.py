@@ -152,8 +152,11 @@ def _ended(watched: Watched) -> Ended:
 
 def _shipped_by_voice(verdict: Conclusion, ended: Ended, voice: Voice) -> bool:
     """Whether `heartlane ship` was said by a command that ended well but printed no result of its own."""
-    well = ended.code == 0 or ended.lingered
-    return voice.shipped is not None and well and ended.stopped is None and verdict.reason in ("unknown", "empty")
+    if voice.shipped is None or ended.stopped is not None:
+        return False
+    if ended.lingered:  # ended by us, after it had said so: that we killed it says nothing
+        return verdict.reason in ("unknown", "empty", "killed")
+    return ended.code == 0 and verdict.reason in ("unknown", "empty")
 
 
 def _facts_of(verdict: Conclusion) -> dict[str, Any]:

@@ -111,6 +111,7 @@ class Watch:
             self._wake.clear()
             self._check_threads(reader)
             self._look(time.monotonic())
+        ended_at = time.monotonic()
         self._status.state = "ending"
         if not self._child.empty:
             self._child.stop(LEFT_BEHIND_GRACE_SECONDS)
@@ -121,7 +122,13 @@ class Watch:
             reader.close()
         self._check_threads(reader)
         self._output.finish()
-        lingered = self._ending_at is not None and self._cause is None and self._child.exit != Exit(0, None)
+        # One that ended by itself before its time was up has an exit code that counts.
+        lingered = (
+            self._ending_at is not None
+            and self._cause is None
+            and ended_at - self._ending_at >= self._options.after_result_seconds
+            and self._child.exit != Exit(0, None)
+        )
         return Watched(self._child.exit, self._cause, self._breach, lingered, gone, reader.stderr_tail())
 
     @property

@@ -16,6 +16,9 @@ import pytest
 from heartlane.worker.child import Child
 from heartlane.worker.reader import Reader, Stream
 from heartlane.worker.tree import marked, sweep
+from tests.worker.work_server import lanes, worker
+
+__all__ = ["lanes", "worker"]
 
 ZOO: Final = Path(__file__).with_name("children.py")
 PARENT: Final = Path(__file__).with_name("parent.py")

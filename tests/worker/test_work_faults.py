@@ -7,9 +7,6 @@ from pathlib import Path
 import pytest
 
 from tests.worker.work_process import Lanes, Worker, prints
-from tests.worker.work_server import lanes, worker
-
-__all__ = ["lanes", "worker"]
 
 ADAPTER = """
 from heartlane.worker.agents.run_state import RunState

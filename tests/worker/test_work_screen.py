@@ -18,9 +18,6 @@ import pytest
 from heartlane.worker.status import LaneStatus, Status
 from tests.e2e.server_process import environment
 from tests.worker.work_process import END_SECONDS, Lanes, python
-from tests.worker.work_server import lanes, worker
-
-__all__ = ["lanes", "worker"]
 
 
 def variables(lanes: Lanes, folder: Path) -> dict[str, str]:
