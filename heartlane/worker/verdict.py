@@ -113,15 +113,16 @@ def judge(
     check   runs the success command
     """
     ended = _ended(watched)
+    verdict = _named(conclude(adapter, ended, datetime.now().astimezone()), adapter)
     if voice.failed is not None:
-        return _failed(voice.failed, "unknown", options, fatal=voice.fatal)
-    verdict = conclude(adapter, ended, datetime.now().astimezone())
+        return _failed(voice.failed, "unknown", options, fatal=voice.fatal, more=_facts_of(verdict))
     if not verdict.success and not _shipped_by_voice(verdict, ended, voice):
         return _failure(verdict, options)
     try:
         changed, facts = workplace.settle(str(run.get("title") or run.get("lane_key")))
         if not changed and adapter.name != PLAIN and not options.allow_empty and voice.shipped is None:
-            return _failure(conclude(adapter, ended._replace(empty=True), datetime.now().astimezone()), options)
+            empty = conclude(adapter, ended._replace(empty=True), datetime.now().astimezone())
+            return _failure(_named(empty, adapter), options)
         if options.success is not None:
             checked = check()
             if checked.interrupted:
@@ -139,6 +140,12 @@ def judge(
         payload["summary"] = str(payload["summary"])[:SUMMARY_MAX]
     said = str(payload.get("summary") or "done").strip().partition("\n")[0]
     return Verdict("shipped", said, ("ship_complete", payload))
+
+
+def _named(verdict: Conclusion, adapter: Adapter) -> Conclusion:
+    """With the agent's name in its event: a session is no use to the next attempt without it."""
+    event = verdict.event
+    return verdict._replace(event=event._replace(payload={"agent": adapter.name, **event.payload}))
 
 
 def _ended(watched: Watched) -> Ended:

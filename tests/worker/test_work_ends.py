@@ -30,3 +30,36 @@ def test_an_agent_that_lingers_after_it_shipped_by_word_has_shipped(lanes: Lanes
     arguments = ("--once", "--label", f"for=word-{agent}", "--agent", agent, "--linger", "1s", "--", *command)
     assert worker.start(*arguments, env={"PYTHONPATH": str(Path.cwd())}).wait() == 0, worker.said()
     assert (lanes.run(run_id)["state"], lanes.run(run_id)["summary"]) == ("shipped", "All of it.")
+
+
+RESUMES = """#!{python}
+import json, sys
+resumed = "--resume" in sys.argv
+session = sys.argv[sys.argv.index("--resume") + 1] if resumed else "new-1"
+print(json.dumps({{"type": "system", "subtype": "init", "session_id": session, "model": "m", "tools": []}}))
+text = "went on with " + session if resumed else "API Error: it broke"
+result = {{"type": "result", "subtype": "success", "is_error": not resumed, "result": text}}
+print(json.dumps({{**result, "session_id": session, "total_cost_usd": 0.25}}))
+"""
+
+
+@pytest.mark.parametrize("said", ["", f"{HEARTLANE} fail 'can not'; "])
+def test_the_next_attempt_resumes_the_session_of_one_that_failed(
+    lanes: Lanes, worker: Worker, tmp_path: Path, said: str
+) -> None:
+    label = f"for=resume{len(said)}"
+    (run_id,) = lanes.add("resume", labels=dict([label.split("=")]))
+    program = tmp_path / "claude"
+    program.write_text(RESUMES.format(python=sys.executable), "utf-8")
+    program.chmod(0o700)
+    env = {"PYTHONPATH": str(Path.cwd()), "PATH": f"{tmp_path}:/usr/bin:/bin"}
+    agent = ("claude", "-p", "{prompt}", "--output-format", "stream-json")
+    first = ("sh", "-c", f'{said}exec claude -p "$1"', "sh", "{prompt}") if said else agent
+    worker.start("--once", "--label", label, "--agent", "claude", "--", *first, env=env)
+    assert worker.wait() == CODE_OF["lane_failed"], worker.said()
+    (error,) = lanes.events(run_id, "error")
+    assert (error["payload"]["agent"], error["payload"]["session_id"]) == ("claude", "new-1")
+    assert error["payload"]["cost_usd"] == 0.25
+
+    assert worker.start("--once", "--label", label, "--resume", "--", *agent, env=env).wait() == 0, worker.said()
+    assert lanes.run(run_id)["summary"] == "went on with new-1"
