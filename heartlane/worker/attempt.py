@@ -15,7 +15,7 @@ import contextlib
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -100,6 +100,7 @@ class Attempt:
     """Works one lane; `run` does it all on the thread that calls it.
 
     stopping    set when the worker is told to stop: the agent is ended, the lane given back
+    turn        returns when an agent may be started
     """
 
     def __init__(
@@ -112,6 +113,7 @@ class Attempt:
         *,
         stopping: threading.Event,
         secrets: tuple[str, ...],
+        turn: Callable[[], None],
     ) -> None:
         run = claimed.run
         self.run_object = run
@@ -121,6 +123,7 @@ class Attempt:
         self._screen = screen
         self._stopping = stopping
         self._secrets = secrets
+        self._turn = turn
         self._wake = threading.Event()
         self._child: Child | None = None
         self._sender: Sender | None = None
@@ -252,6 +255,7 @@ class Attempt:
         folder.write(prompt, document)
         values = values_of(self.run_object, prompt=prompt, prompt_file=str(folder.prompt_file), branch=branch)
         argv = filled(self._command(scene.agent, session_id), values, by_shell=self._options.shell)
+        self._turn()
         refused = self._wait_confirmed()
         if refused is not None:
             return refused

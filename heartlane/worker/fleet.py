@@ -15,7 +15,6 @@ import secrets
 import shutil
 import socket
 import threading
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -163,9 +162,15 @@ class Fleet:
 
     def _work(self, exchange: Exchange, claimed: Claimed) -> None:
         attempt = Attempt(
-            exchange, claimed, self._options, self._places, self._screen, stopping=self._stopping, secrets=self._secrets
+            exchange,
+            claimed,
+            self._options,
+            self._places,
+            self._screen,
+            stopping=self._stopping,
+            secrets=self._secrets,
+            turn=self._stagger,
         )
-        self._stagger()
         ended = attempt.run()
         self._last = ended
         if ended.trouble is not None:
@@ -178,10 +183,10 @@ class Fleet:
             self._screen.say(f"{why}: no lane is claimed for {spoken(seconds)}")
 
     def _stagger(self) -> None:
+        """Wait for one's turn to start an agent. The lease is kept meanwhile: in a large fleet that takes a minute."""
         if self._options.parallel > 1:
             with self._starts:
-                self._draining.wait(0.0)
-                time.sleep(STAGGER_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                self._stopping.wait(STAGGER_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
 
     # --- claims ---------------------------------------------------------------------------------------------------
 

@@ -63,3 +63,11 @@ def test_the_next_attempt_resumes_the_session_of_one_that_failed(
 
     assert worker.start("--once", "--label", label, "--resume", "--", *agent, env=env).wait() == 0, worker.said()
     assert lanes.run(run_id)["summary"] == "went on with new-1"
+
+
+def test_lanes_that_wait_for_their_agents_turn_are_kept(lanes: Lanes, worker: Worker) -> None:
+    # All eight are claimed at once, and their agents started one after the other, over more than one lease.
+    run_ids = lanes.add(*[f"turn-{number}" for number in range(8)], labels={"for": "turn"})
+    worker.start("--label", "for=turn", "--parallel", "8", "--lease", "5", "--", *python("print('on')"))
+    runs = [lanes.wait(run_id, lambda run: run["state"] == "shipped") for run_id in run_ids]
+    assert [run["attempt"] for run in runs] == [1] * 8
