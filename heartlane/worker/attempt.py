@@ -288,6 +288,7 @@ class Attempt:
             options=self._options,
             run=self.run_object,
             check=check,
+            refused=self._wait_confirmed,
         )
 
     def _environment(self, scene: Scene, socket: Path) -> dict[str, str]:
@@ -305,16 +306,18 @@ class Attempt:
         return scene.folder.with_command(environment)
 
     def _wait_confirmed(self) -> Verdict | None:
-        """Wait until the lease certainly holds: no agent is started before. The verdict where that can't be."""
-        while not (self._keeper.confirmations and self._keeper.standing() is Standing.HELD):
+        """Wait until the lease certainly holds: no agent is started, nothing is published before. The verdict where
+        that can't be."""
+        while True:
             self._check_threads()
             if self._keeper.loss is not None or self._keeper.standing() is Standing.GONE:
                 return lost(self._keeper.loss)
+            if self._keeper.confirmations and self._keeper.standing() is Standing.HELD:
+                return None
             if self._stopping.is_set():
                 return TOLD
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
-        return None
 
     def _watch(
         self, argv: list[str], environment: Mapping[str, str], scene: Scene, voice: Voice

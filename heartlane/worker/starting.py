@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from heartlane.client.lease import Standing
 from heartlane.worker.child import Child, ChildError, CommandNotExecutable, CommandNotFound
 from heartlane.worker.errors import WorkerError
 from heartlane.worker.keeper import Keeper
@@ -75,7 +76,8 @@ def run_check(
             wake.wait(LOOK_SECONDS)
             wake.clear()
             child.set_deadline(keeper.lease.ends_at)
-            if (keeper.loss is not None or stopping.is_set()) and not ended_by_us:
+            over = keeper.loss is not None or keeper.standing() is Standing.GONE
+            if (over or stopping.is_set()) and not ended_by_us:
                 ended_by_us = True
                 child.stop(GRACE_SECONDS)
             if time.monotonic() - began > seconds_max and not too_long:

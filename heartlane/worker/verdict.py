@@ -106,11 +106,13 @@ def judge(
     options: WorkOptions,
     run: Mapping[str, Any],
     check: Callable[[], Checked],
+    refused: Callable[[], Verdict | None],
 ) -> Verdict:
     """Decide what becomes of the lane whose agent has ended by itself or by a limit; runs what is left to be done.
 
     run     the run object of the claim
     check   runs the success command
+    refused waits until the lane is certainly still ours; the verdict where it isn't: nothing is published for others
     """
     ended = _ended(watched)
     verdict = _named(conclude(adapter, ended, datetime.now().astimezone()), adapter)
@@ -126,12 +128,14 @@ def judge(
         if options.success is not None:
             checked = check()
             if checked.interrupted:
-                return TOLD
+                return refused() or TOLD
             if not checked.passed:
                 return _failed(checked.message, "check", options, more=_facts_of(verdict))
         payload = {**(_facts_of(verdict) if verdict.success else {}), **facts, **(voice.shipped or {})}
         summary = str(payload.get("summary") or run.get("title") or "")
         known = payload.get("pr_url") or run.get("pr_url")
+        if (taken := refused()) is not None:
+            return taken
         payload |= workplace.publish(str(run.get("title") or ""), summary, known if isinstance(known, str) else None)
     except WorkerError as error:
         return _failed(str(error), "unknown", options, more=_facts_of(verdict))

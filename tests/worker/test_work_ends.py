@@ -10,7 +10,7 @@ import pytest
 
 from heartlane.cli.errors import CODE_OF
 from tests.worker.test_work import EDIT, RESULT, claude
-from tests.worker.work_process import Lanes, Worker, python
+from tests.worker.work_process import Lanes, Worker, python, wait_for
 
 HEARTLANE = f"{sys.executable} -m heartlane"
 
@@ -71,3 +71,12 @@ def test_lanes_that_wait_for_their_agents_turn_are_kept(lanes: Lanes, worker: Wo
     worker.start("--label", "for=turn", "--parallel", "8", "--lease", "5", "--", *python("print('on')"))
     runs = [lanes.wait(run_id, lambda run: run["state"] == "shipped") for run_id in run_ids]
     assert [run["attempt"] for run in runs] == [1] * 8
+
+
+def test_a_lane_that_is_cancelled_while_its_success_command_runs_is_lost(lanes: Lanes, worker: Worker) -> None:
+    (run_id,) = lanes.add("check-lost", labels={"for": "check-lost"})
+    arguments = ("--once", "--label", "for=check-lost", "--success", "echo looking; sleep 60", "--", "true")
+    worker.start(*arguments)
+    wait_for(lambda: "looking" in lanes.lines(run_id), "the success command")
+    lanes.steer(run_id, "cancel")
+    assert worker.wait() == CODE_OF["lane_lost"], worker.said()
