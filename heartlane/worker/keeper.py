@@ -68,6 +68,8 @@ class Keeper:
         self._lease = lease
         self._on_change = on_change
         self._paused = False
+        self._directive_sent_at = 0.0
+        self._directive_heard_at = 0.0
         self._loss: Loss | None = None
         self._changed = threading.Condition()
         self._asked = False
@@ -129,7 +131,7 @@ class Keeper:
                 self._next_at = self._lease.renew_at(random.random())  # noqa: S311
                 self._tries = 0
                 self.trouble = ""
-                self._paused = means is Meaning.PAUSE
+                self._take_directive(means is Meaning.PAUSE, sent_at)
                 changed = True
             if means in (Meaning.LOST, Meaning.STOP) and self._loss is None:
                 stopped = "an operator told the worker to stop"
@@ -141,6 +143,14 @@ class Keeper:
         if changed:
             self._on_change()
         return means
+
+    def _take_directive(self, paused: bool, sent_at: float) -> None:
+        """Of two reports that were under way at once, nobody knows which the server answered first."""
+        if paused != self._paused and sent_at < self._directive_heard_at:
+            self._asked = True  # what is asked from now on is newer than both
+        if sent_at >= self._directive_sent_at:
+            self._paused, self._directive_sent_at = paused, sent_at
+        self._directive_heard_at = boottime()
 
     def retry_delay(self, tries: int, reply: Reply) -> float:
         """Seconds until the next try of whatever got that answer."""
