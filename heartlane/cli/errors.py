@@ -141,6 +141,7 @@ EXIT_CODES: Final = (
         "Read the run's log; an operator can retry it.",
         again=True,
     ),
+    ExitCode(129, "hung_up", "Ended with its terminal, after the lanes were given back.", "", again=False),
     ExitCode(130, "interrupted", "Ended by Ctrl-C.", "", again=False),
     ExitCode(143, "terminated", "Ended by SIGTERM, after the lanes were given back.", "", again=False),
 )

@@ -9,10 +9,9 @@ import os
 import re
 import signal
 from argparse import SUPPRESS, Namespace
-from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from heartlane.cli.durations import parse_duration
 from heartlane.cli.errors import CODE_OF, CommandError
@@ -21,6 +20,10 @@ from heartlane.lanes import bounds
 from heartlane.lanes.run import Role
 from heartlane.worker.limits import FIRST_OUTPUT_SECONDS, STALL_SECONDS, Limits
 from heartlane.worker.options import PARALLEL_MAX, WorkOptions
+
+if TYPE_CHECKING:
+    from heartlane.worker.fleet import Fleet
+    from heartlane.worker.status import Status
 
 EXAMPLES: Final = """\
 examples:
@@ -226,25 +229,29 @@ def main(arguments: list[str]) -> int:
         take_care(exchange, where, screen)
         fleet = Fleet(exchange, wanted, where, screen, (token.reveal(),))
         told: list[int] = []
-        _hear_signals(fleet.stop, fleet.drain, told)
+        _hear_signals(fleet, screen, told)
         last = fleet.run()
     if told:
-        return CODE_OF["interrupted"] if told[0] == signal.SIGINT else CODE_OF["terminated"]
+        return 128 + told[0]
     if wanted.once and last is not None and last.kind != "shipped":
         return CODE_OF["lane_lost"] if last.kind in ("lost", "abandoned") else CODE_OF["lane_failed"]
     return 0
 
 
-def _hear_signals(stop: Callable[[], None], drain: Callable[[], None], told: list[int]) -> None:
-    """SIGTERM and Ctrl-C end the worker in good order, a second Ctrl-C at once; SIGUSR1 lets it finish and end."""
+def _hear_signals(fleet: Fleet, screen: Status, told: list[int]) -> None:
+    """SIGTERM, Ctrl-C and the end of its terminal end the worker in good order, a second Ctrl-C at once; SIGUSR1 lets
+    it finish and end. `told` gets the signals that ended it."""
 
     def on_end(number: int, frame: FrameType | None) -> None:
         told.append(number)
         if len(told) > 1 and number == signal.SIGINT:
+            screen.leave()
             # The guards see that we are gone and kill what is left; the leases run out.
             os._exit(CODE_OF["interrupted"])
-        stop()
+        fleet.stop()
 
     signal.signal(signal.SIGTERM, on_end)
     signal.signal(signal.SIGINT, on_end)
-    signal.signal(signal.SIGUSR1, lambda number, frame: drain())
+    signal.signal(signal.SIGUSR1, lambda number, frame: fleet.drain())
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # nohup
+        signal.signal(signal.SIGHUP, on_end)

@@ -56,6 +56,8 @@ from heartlane.worker.workplace import Workplace, open_workplace
 
 LOOK_SECONDS: Final = 0.1
 EVENTS_READ_MAX: Final = 200
+STOP_SECONDS_MAX: Final = 10.0
+"""How long a worker that was told to stop tries to reach a server that doesn't answer; the spool keeps the rest."""
 REST_SECONDS_MAX: Final = 5.0
 """How long a worker that can't go on with a lane sends what it has of it."""
 
@@ -127,6 +129,7 @@ class Attempt:
         self._wake = threading.Event()
         self._child: Child | None = None
         self._sender: Sender | None = None
+        self._stopped_at: float | None = None
         self._claimed = claimed
         length = options.lease_seconds
         self._holding = Holding(str(run["id"]), claimed.worker_id, int(run["attempt"]), length)
@@ -380,7 +383,7 @@ class Attempt:
             # Nothing may come after the last event. From here on the report that carries it renews the lease.
             self._keeper.stand_down()
         sender.hurry()
-        while spool.left and not sender.done and self._keeper.standing() is not Standing.GONE:
+        while spool.left and not sender.done and self._keeper.standing() is not Standing.GONE and self._patient():
             self._wake.wait(LOOK_SECONDS)
             self._wake.clear()
         if spool.left:
@@ -408,10 +411,17 @@ class Attempt:
         ends_at = boottime() + self._holding.lease_seconds
         while True:
             reply = self._exchange.post(f"{self._holding.path}/release", body)
-            if reply.ok or reply.status in (400, 409) or boottime() > ends_at:
+            if reply.ok or reply.status in (400, 409) or boottime() > ends_at or not self._patient():
                 return
             tries += 1
             time.sleep(self._keeper.retry_delay(tries, reply))
+
+    def _patient(self) -> bool:
+        """Whether to wait any longer for the server: whoever stops a worker doesn't wait for an outage to end."""
+        if not self._stopping.is_set():
+            return True
+        self._stopped_at = self._stopped_at or boottime()
+        return boottime() < self._stopped_at + STOP_SECONDS_MAX
 
     def _hand_back(self, error: WorkerError) -> Ended:
         """The worker itself can't do it: give the lane back without a failure, and say why."""

@@ -132,10 +132,16 @@ class Fleet:
         ]
         for slot in slots:
             slot.start()
+        said = False
         for slot in slots:
             # Joined in short turns: a signal's handler runs between them.
             while slot.is_alive():
                 slot.join(0.5)
+                if self._stopping.is_set() and not said:
+                    said = True
+                    self._screen.say("stopping: the agents are ended, their lanes given back (Ctrl-C again: at once)")
+                if self._draining.is_set():
+                    self.drain()  # again: a claim may have been on its way to the server, with nothing to cut yet
         if self._trouble is not None:
             raise self._trouble
         return self._last
@@ -219,7 +225,12 @@ class Fleet:
             wait = min(RETRY_SECONDS_MAX, 0.25 * 2.0 ** min(tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
             self._draining.wait(max(wait, min(reply.retry_after or 0.0, 60.0)))
         # The claim that was cut off may have been granted in the same moment.
-        return self._held_already(exchange, worker_id)[0] if doubtful and self._heard.is_set() else None
+        found = None
+        for _ in range(3 if self._heard.is_set() else 0):
+            if not doubtful:
+                break
+            found, doubtful = self._held_already(exchange, worker_id)
+        return found
 
     def _ask_for_lane(self, exchange: Exchange, worker_id: str) -> Reply:
         self._claiming.add(exchange)

@@ -19,6 +19,7 @@ from heartlane.worker.limits import spoken
 
 REFRESH_SECONDS: Final = 0.5
 LINE_MAX: Final = 300
+SHOW_CURSOR: Final = b"\x1b[?25h"
 WIDE: Final = 100
 COLUMNS: Final = (
     (WIDE, ("lane", "state", "phase", "lease", "tokens", "USD", "last line")),
@@ -89,6 +90,12 @@ class Status:
         if self._display is not None:
             with contextlib.suppress(OSError, ValueError):
                 self._display.stop()
+
+    def leave(self) -> None:
+        """Give the terminal back as it was, without waiting for anything: the process ends now, in a signal handler."""
+        if self._display is not None and self._stream is not None:
+            with contextlib.suppress(OSError, ValueError):
+                os.write(self._stream.fileno(), b"\r\n" + SHOW_CURSOR)
 
     def say(self, text: str, lane: LaneStatus | None = None) -> None:
         """One happening, as a line; control characters in it are shown as spaces."""
