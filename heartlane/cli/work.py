@@ -18,6 +18,7 @@ from heartlane.cli.errors import CODE_OF, CommandError
 from heartlane.cli.in_a_lane import Parser, parser
 from heartlane.lanes import bounds
 from heartlane.lanes.run import Role
+from heartlane.worker.command_line import names_placeholder
 from heartlane.worker.limits import FIRST_OUTPUT_SECONDS, STALL_SECONDS, Limits
 from heartlane.worker.options import PARALLEL_MAX, WorkOptions
 
@@ -35,6 +36,10 @@ In the command stand {prompt}, {prompt_file}, {title}, {lane_key}, {role}, {run_
 started as it is, without a shell. The same is in its environment as HEARTLANE_TITLE and so on.
 """
 LABEL: Final = re.compile(r"([^=]+)=(.*)", re.DOTALL)
+MUTE: Final = (
+    "this starts {agent} without the options that make it print what can be read: its tool calls, its tokens and its own "
+    "result stay unknown (`--agent {agent}` without a command has a recipe)"
+)
 AGENT_DEFAULT: Final = "found from the command, else from what it prints"
 
 
@@ -147,6 +152,8 @@ def read_options(given: Namespace) -> WorkOptions:
         )
     if not given.command and not given.agent:
         raise CommandError('no command is given: put it behind --, as in: heartlane work -- my-agent "{prompt}"')
+    if not given.worktree and names_placeholder(given.command, "branch"):
+        raise CommandError("{branch} in the command needs --worktree: without it a lane has no branch of its own")
     if (given.push or given.pr) and not given.worktree:
         raise CommandError("--push and --pr need --worktree: nothing else is a branch of the lane's own")
     if given.name is not None and not 1 <= len(given.name) <= 150:
@@ -205,10 +212,11 @@ def main(arguments: list[str]) -> int:
     from heartlane.client.errors import NotConfigured
     from heartlane.client.settings import server_token, server_url, tls_context
     from heartlane.worker.agents import BadAgent, UnknownAgent, agent
+    from heartlane.worker.agents.detect import detect, program_of
     from heartlane.worker.exchange import Exchange
     from heartlane.worker.fleet import Fleet, check_program
     from heartlane.worker.leftovers import take_care
-    from heartlane.worker.places import places
+    from heartlane.worker.places import make, places
     from heartlane.worker.redact import BadPattern, Redactor
     from heartlane.worker.repository import Repository
     from heartlane.worker.status import Status
@@ -225,7 +233,11 @@ def main(arguments: list[str]) -> int:
         Repository.open(wanted.worktree)
     check_program(wanted)
     where = places(None if given.state is None else Path(given.state))
+    make(where)
     with Status(live=False if given.plain else None) as screen, Exchange(url, token, verify) as exchange:
+        mute = program_of(wanted.command) if wanted.agent is None and detect(wanted.command) is None else None
+        if mute is not None:
+            screen.say(MUTE.format(agent=mute))
         take_care(exchange, where, screen)
         fleet = Fleet(exchange, wanted, where, screen, (token.reveal(),))
         told: list[int] = []
@@ -234,7 +246,9 @@ def main(arguments: list[str]) -> int:
     if told:
         return 128 + told[0]
     if wanted.once and last is not None and last.kind != "shipped":
-        return CODE_OF["lane_lost"] if last.kind in ("lost", "abandoned") else CODE_OF["lane_failed"]
+        if last.kind in ("lost", "abandoned"):
+            return CODE_OF["lane_lost"]
+        return CODE_OF["not_logged_in"] if last.reason == "auth" else CODE_OF["lane_failed"]
     return 0
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+
+from heartlane.worker.errors import WorkerError
 
 
 class Places(NamedTuple):
@@ -32,3 +35,18 @@ def places(state: Path | None = None, environment: Mapping[str, str] = os.enviro
 
         folder = user_state_path("heartlane", appauthor=False)
     return Places(folder, folder / "lanes", folder / "worktrees", folder / "spool")
+
+
+def make(found: Places) -> None:
+    """Make sure that a worker can keep its files there, before it takes on anything. Raises WorkerError."""
+    for folder in (found.lanes, found.spool):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise WorkerError(
+                f"the worker can't keep its files in {folder}: {error.strerror}: name another folder with --state, or "
+                "set HEARTLANE_STATE",
+                "unusable",
+            ) from None

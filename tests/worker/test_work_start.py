@@ -1,0 +1,53 @@
+"""What a worker looks at, says and refuses before it takes on a lane."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from heartlane.cli.errors import CODE_OF
+from tests.worker.test_work import RESULT, claude
+from tests.worker.work_process import Lanes, Worker
+
+
+def test_a_branch_that_nobody_makes_is_refused(lanes: Lanes, worker: Worker) -> None:
+    assert worker.start("--once", "--", "agent", "--on={branch}").wait() == CODE_OF["wrong_input"]
+    assert "--worktree" in worker.said()
+
+
+def test_an_agent_that_will_print_nothing_to_read_is_told_of(lanes: Lanes, worker: Worker, tmp_path: Path) -> None:
+    lanes.add("mute-agent", labels={"for": "mute-agent"})
+    (tmp_path / "codex").write_text("#!/bin/sh\necho done\n", "utf-8")
+    (tmp_path / "codex").chmod(0o700)
+    path = {"PATH": f"{tmp_path}:/usr/bin:/bin"}
+    worker.start("--once", "--label", "for=mute-agent", "--", "codex", "exec", "{prompt}", env=path)
+    assert worker.wait() == 0, worker.said()
+    assert "starts codex without the options" in worker.said()
+
+
+def test_a_folder_that_takes_no_files_is_found_before_any_lane_is_claimed(
+    lanes: Lanes, worker: Worker, tmp_path: Path
+) -> None:
+    (run_id,) = lanes.add("nowhere", labels={"for": "nowhere"})
+    (tmp_path / "file").write_text("", "utf-8")
+    state = {"HEARTLANE_STATE": str(tmp_path / "file" / "state")}
+    assert worker.start("--once", "--label", "for=nowhere", "--", "true", env=state).wait() == CODE_OF["unusable"]
+    assert "HEARTLANE_STATE" in worker.said()
+    assert len(worker.said().splitlines()) == 1
+    assert lanes.run(run_id)["attempt"] == 0
+
+
+def test_an_agent_that_is_not_logged_in_has_a_code_of_its_own(lanes: Lanes, worker: Worker) -> None:
+    (run_id,) = lanes.add("login", labels={"for": "login"})
+    said = {**RESULT, "is_error": True, "result": "Invalid API key · Please run /login"}
+    arguments = ("--once", "--label", "for=login", "--agent", "claude", "--", *claude(said))
+    assert worker.start(*arguments).wait() == CODE_OF["not_logged_in"], worker.said()
+    assert (lanes.run(run_id)["state"], lanes.run(run_id)["failures"]) == ("released", 0)
+
+
+def test_a_worker_without_a_home_works(lanes: Lanes, worker: Worker, tmp_path: Path) -> None:
+    (run_id,) = lanes.add("homeless", labels={"for": "homeless"})
+    command = ("env", "-u", "HOME", "-u", "XDG_STATE_HOME", sys.executable, "-c", "print('on')")
+    arguments = ("--once", "--label", "for=homeless", "--", *command)
+    assert worker.start(*arguments, env={"HOME": ""}).wait() == 0, worker.said()
+    assert lanes.run(run_id)["state"] == "shipped"
