@@ -215,7 +215,7 @@ def main(arguments: list[str]) -> int:
     from heartlane.worker.agents.detect import detect, program_of
     from heartlane.worker.exchange import Exchange
     from heartlane.worker.fleet import Fleet, check_program
-    from heartlane.worker.leftovers import take_care
+    from heartlane.worker.leftovers import prune_worktrees, take_care
     from heartlane.worker.places import make, places
     from heartlane.worker.redact import BadPattern, Redactor
     from heartlane.worker.repository import Repository
@@ -229,8 +229,7 @@ def main(arguments: list[str]) -> int:
         verify = tls_context(given.ca or True)
     except (UnknownAgent, BadAgent, BadPattern, NotConfigured) as error:
         raise CommandError(str(error)) from None
-    if wanted.worktree is not None:
-        Repository.open(wanted.worktree)
+    repository = None if wanted.worktree is None else Repository.open(wanted.worktree)
     check_program(wanted)
     where = places(None if given.state is None else Path(given.state))
     make(where)
@@ -239,6 +238,8 @@ def main(arguments: list[str]) -> int:
         if mute is not None:
             screen.say(MUTE.format(agent=mute))
         take_care(exchange, where, screen)
+        if repository is not None:
+            prune_worktrees(exchange, repository, where, screen)
         fleet = Fleet(exchange, wanted, where, screen, (token.reveal(),))
         told: list[int] = []
         _hear_signals(fleet, screen, told)

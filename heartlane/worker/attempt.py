@@ -54,6 +54,8 @@ from heartlane.worker.verdict import TOLD, Kind, Verdict, judge, lost
 from heartlane.worker.watch import Watch, Watched
 from heartlane.worker.workplace import Workplace, open_workplace
 
+OF_THE_LANE: Final = frozenset({"prompt_unusable", "worktree_in_the_way"})
+"""Kinds of errors that another lane would not have."""
 LOOK_SECONDS: Final = 0.1
 EVENTS_READ_MAX: Final = 200
 STOP_SECONDS_MAX: Final = 10.0
@@ -153,7 +155,7 @@ class Attempt:
             self._screen.say(f"{ended.kind}: {ended.message}", self._lane)
             return ended
         except WorkerError as error:
-            return self._hand_back(error)
+            return self._hand_back(error, by_lane=error.kind in OF_THE_LANE)
         except BaseException as error:
             # Counted: if it is the lane that does it, it must not go from worker to worker for ever.
             with contextlib.suppress(Exception):
@@ -183,7 +185,15 @@ class Attempt:
         sender.start()
         try:
             earlier = self._what_is_left()
-            with open_workplace(self._options, self.run_object, earlier, self._places, self._say_note) as workplace:
+            place = open_workplace(
+                self._options,
+                self.run_object,
+                earlier,
+                self._places,
+                default_branch=self._default_branch(),
+                note=self._say_note,
+            )
+            with place as workplace:
                 verdict = self._work(workplace, earlier, teller)
                 ended = self._report(verdict, teller, spool, sender)
                 workplace.finish(shipped=ended.kind == "shipped")
@@ -219,6 +229,15 @@ class Attempt:
             after = reply.body.get("next_cursor") if reply.ok else None
             if after is None:
                 return what_is_left(self.run_object, events)
+
+    def _default_branch(self) -> str | None:
+        """Where the project's lanes begin. Without an answer, the repository's own HEAD has to do."""
+        project_id = self.run_object.get("project_id")
+        if self._options.worktree is None or not project_id:
+            return None
+        project = self._exchange.get(f"/api/projects/{project_id}").body.get("project")
+        branch = project.get("default_branch") if isinstance(project, Mapping) else None
+        return branch if isinstance(branch, str) else None
 
     def _agent(self) -> Agent | None:
         name = self._options.agent or detect(self._options.command)
@@ -423,12 +442,16 @@ class Attempt:
         self._stopped_at = self._stopped_at or boottime()
         return boottime() < self._stopped_at + STOP_SECONDS_MAX
 
-    def _hand_back(self, error: WorkerError) -> Ended:
-        """The worker itself can't do it: give the lane back without a failure, and say why."""
+    def _hand_back(self, error: WorkerError, *, by_lane: bool) -> Ended:
+        """It can't be done here: give the lane back, and say why.
+
+        Counted as a failure where the lane itself is the cause: it must not end one worker after the other. Else it is
+        the worker's trouble, and would be with any lane.
+        """
         with contextlib.suppress(Exception):
-            self._release(f"the worker could not begin: {error}", None, failed=False)
+            self._release(f"the worker could not begin: {error}", None, failed=by_lane)
         self._screen.say(f"handed back: {error}", self._lane)
-        return Ended("released", str(error), trouble=error)
+        return Ended("released", str(error), trouble=None if by_lane and not self._options.once else error)
 
     def _say_note(self, note: str) -> None:
         self._screen.say(note, self._lane)

@@ -8,31 +8,42 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from typing import Final
 
 from heartlane.client.lease import Meaning
+from heartlane.worker.errors import WorkerError
 from heartlane.worker.exchange import Exchange
 from heartlane.worker.lane_folder import sweep
 from heartlane.worker.places import Places
+from heartlane.worker.repository import Repository
 from heartlane.worker.spool import Spool
 from heartlane.worker.spool_files import Header, SpoolError
 from heartlane.worker.spools import discard, list_spools
 from heartlane.worker.status import Status
+from heartlane.worker.worktree_end import mark_of, prune
 
 KEPT_SECONDS: Final = 7 * 86_400.0
 TRIES: Final = 3
 SPOOLS_MAX: Final = 200
 """Looked at when a worker starts."""
 LAST_LEASE_SECONDS: Final = 5
+ENDED_STATES: Final = frozenset({"shipped", "failed"})
 
 
 def take_care(exchange: Exchange, places: Places, screen: Status) -> None:
     """Send what can be sent, give back what is held, remove what is of no use any more."""
     with contextlib.suppress(OSError):
         sweep(places.lanes)
+    reached = False
     for info in list_spools(places.spool)[:SPOOLS_MAX]:
         if info.busy or info.header is None:
             continue
+        if info.header.server == exchange.url and not reached:
+            if exchange.get("/healthz").status is None:
+                screen.say("what earlier workers left is not sent now: the server can't be reached")
+                return
+            reached = True
         with contextlib.suppress(SpoolError, OSError):
             # A worker that ends a lane in good order removes its spool: one that is there was left by a killed worker.
             old = time.time() - info.folder.stat().st_mtime > KEPT_SECONDS
@@ -41,6 +52,24 @@ def take_care(exchange: Exchange, places: Places, screen: Status) -> None:
                 screen.say(f"an earlier worker was killed: {sent} events that it left were sent, its lane given back")
             elif old:
                 discard(info.folder)
+
+
+def prune_worktrees(exchange: Exchange, repository: Repository, places: Places, screen: Status) -> None:
+    """Remove the worktrees of lanes that have ended, unless something would be lost. Nobody waits for it to go well."""
+    try:
+        runs = {mark_of(entry.path) for entry in repository.entries()[1:]} - {None}
+        unfinished = [str(run) for run in runs if not _has_ended(exchange, str(run))]
+        for swept in prune(repository, places.worktrees, unfinished):
+            if swept.kept is None:
+                screen.say(f"removed {swept.path}: its lane has ended")
+    except (WorkerError, OSError) as error:
+        screen.say(f"old worktrees were not looked at: {error}")
+
+
+def _has_ended(exchange: Exchange, run_id: str) -> bool:
+    """Whether the server says so: of a run that it doesn't know, another server's say, nothing is removed."""
+    run = exchange.get(f"/api/agents/runs/{run_id}").body.get("run")
+    return isinstance(run, Mapping) and run.get("state") in ENDED_STATES
 
 
 def flush(exchange: Exchange, header: Header, places: Places) -> int | None:

@@ -69,13 +69,18 @@ class Workplace:
 
 
 def open_workplace(
-    options: WorkOptions, run: Mapping[str, Any], earlier: Earlier, places: Places, note: Callable[[str], None]
+    options: WorkOptions,
+    run: Mapping[str, Any],
+    earlier: Earlier,
+    places: Places,
+    *,
+    default_branch: str | None,
+    note: Callable[[str], None],
 ) -> Workplace:
-    """The place for this attempt. `note` is called with what a person may want to know. Raises WorkerError."""
+    """The place for this attempt. `default_branch` is the project's; `note` is called with what a person may want to
+    know. Raises WorkerError."""
     if options.worktree is None:
         return Workplace(None, options, note)
-    project = run.get("project")
-    default_branch = project.get("default_branch") if isinstance(project, Mapping) else None
     worktree = prepare(
         Repository.open(options.worktree),
         run,
