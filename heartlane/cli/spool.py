@@ -91,26 +91,34 @@ def flush(*, state: State = None, url: Url = None) -> None:
     from heartlane.worker.exchange import Exchange
     from heartlane.worker.leftovers import flush as send
     from heartlane.worker.places import places
-    from heartlane.worker.spool_files import SpoolError, SpoolVersion
+    from heartlane.worker.spool_files import SpoolError
 
     try:
         server, token = server_url(url), server_token(None)
     except NotConfigured as error:
         raise CommandError(str(error)) from None
     left = 0
+    unreadable: list[str] = []
     with Exchange(server, token) as exchange:
         for info in _spools(state):
+            if info.problem is not None:
+                print(f"{info.folder.name}: {info.problem}", file=sys.stderr)
+                unreadable.append(info.folder.name)
+                continue
             if info.busy or info.header is None or info.header.server != server or not info.waiting:
                 continue
             try:
                 sent = send(exchange, info.header, places(state))
-            except SpoolVersion as error:
-                raise CommandError(str(error), CODE_OF["spool_version"]) from None
             except SpoolError as error:
                 print(f"{info.folder.name}: {error}", file=sys.stderr)
                 sent = None
             left += sent is None
             print(f"{info.folder.name}: " + ("the server takes it no more (now)" if sent is None else f"{sent} sent"))
+    if unreadable:
+        raise CommandError(
+            f"{len(unreadable)} spools are of another version of Heartlane: send them with that one",
+            CODE_OF["spool_version"],
+        )
     if left:
         raise CommandError(f"{left} spools could not be sent", CODE_OF["unusable"])
 

@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from heartlane.worker.agents import agent
+from heartlane.worker.agents.detect import program_of
 from heartlane.worker.attempt import Attempt, Claimed, Ended
 from heartlane.worker.clock import boottime
+from heartlane.worker.doctor.agent import is_logged_out
 from heartlane.worker.errors import Kind, WorkerError
 from heartlane.worker.exchange import Exchange, Reply
 from heartlane.worker.limits import spoken
@@ -39,6 +41,8 @@ STAGGER_SECONDS: Final = 1.0
 """Between two starts of agents: those that start together race for their login's refresh."""
 AUTH_REST_SECONDS: Final = 60.0
 AUTH_REST_SECONDS_MAX: Final = 900.0
+LOGIN_CHECK_SECONDS: Final = 30.0
+"""Between two looks at whether an agent is logged in by now."""
 FATAL_KINDS: Final = frozenset({"token_refused", "tls_fault", "not_heartlane"})
 """What the first claim may come to that no patience mends."""
 
@@ -63,6 +67,8 @@ class Rest:
         self._lock = threading.Lock()
         self._until = 0.0
         self._auth_failures = 0
+        self.login_in_doubt = False
+        """Whether an agent said that it isn't logged in, and nothing has gone well since."""
 
     def after(self, ended: Ended) -> float | None:
         """Take in how a lane ended; seconds for which to rest, or None to go on."""
@@ -72,12 +78,19 @@ class Rest:
             elif ended.reason == "auth":
                 seconds = min(AUTH_REST_SECONDS * 2**self._auth_failures, AUTH_REST_SECONDS_MAX)
                 self._auth_failures += 1
+                self.login_in_doubt = True
             else:
                 if ended.kind == "shipped":
                     self._auth_failures = 0
+                    self.login_in_doubt = False
                 return None
             self._until = max(self._until, boottime() + seconds)
             return seconds
+
+    def again(self, seconds: float) -> None:
+        """Rest some more."""
+        with self._lock:
+            self._until = max(self._until, boottime() + seconds)
 
     @property
     def left(self) -> float:
@@ -108,6 +121,7 @@ class Fleet:
         self._last: Ended | None = None
         self._claiming: set[Exchange] = set()
         self._heard = threading.Event()
+        self._logged_out = False
 
     def stop(self) -> None:
         """End the agents and give their lanes back. Safe in a signal handler, and to repeat."""
@@ -204,6 +218,8 @@ class Fleet:
             if self._rest.left:
                 self._draining.wait(min(1.0, self._rest.left))
                 continue
+            if self._rest.login_in_doubt and self._is_logged_out():
+                continue
             if doubtful:
                 found, doubtful = self._held_already(exchange, worker_id)
                 if found is not None:
@@ -231,6 +247,21 @@ class Fleet:
                 break
             found, doubtful = self._held_already(exchange, worker_id)
         return found
+
+    def _is_logged_out(self) -> bool:
+        """Ask the agent's own check, where it has one, before another lane is spent on it; rests where it says no."""
+        name = self._options.agent or program_of(self._options.command)
+        with self._starts:
+            if self._rest.left:
+                return True  # another slot has asked
+            if name is None or not is_logged_out(agent(name)):
+                self._rest.login_in_doubt = False
+                return False
+            self._rest.again(LOGIN_CHECK_SECONDS)
+        if not self._logged_out:
+            self._screen.say(f"{name} is still not logged in: no lane is claimed until it is (see `heartlane doctor`)")
+            self._logged_out = True
+        return True
 
     def _ask_for_lane(self, exchange: Exchange, worker_id: str) -> Reply:
         self._claiming.add(exchange)

@@ -37,6 +37,8 @@ def take_care(exchange: Exchange, places: Places, screen: Status) -> None:
         sweep(places.lanes)
     reached = False
     for info in list_spools(places.spool)[:SPOOLS_MAX]:
+        if info.problem is not None:
+            screen.say(info.problem)
         if info.busy or info.header is None:
             continue
         if info.header.server == exchange.url and not reached:

@@ -39,6 +39,11 @@ def look_at_agent(agent: AgentInfo, environment: Mapping[str, str]) -> Iterator[
     yield _login(agent, environment)
 
 
+def is_logged_out(agent: AgentInfo) -> bool:
+    """Whether the agent's own check says that it isn't logged in; False too where there is no check, or it can't say."""
+    return agent.login.check is not None and _login(agent, {}).level == "problem"
+
+
 def _login(agent: AgentInfo, environment: Mapping[str, str]) -> Finding:
     login = agent.login
     by = next((name for name in login.variables if environment.get(name)), None)
