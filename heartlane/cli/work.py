@@ -37,8 +37,8 @@ started as it is, without a shell. The same is in its environment as HEARTLANE_T
 """
 LABEL: Final = re.compile(r"([^=]+)=(.*)", re.DOTALL)
 MUTE: Final = (
-    "this starts {agent} without the options that make it print what can be read: its tool calls, its tokens and its own "
-    "result stay unknown (`--agent {agent}` without a command has a recipe)"
+    "this starts {agent} without the options that make it print what can be read: its tool calls, its tokens and its "
+    "own result stay unknown (`--agent {agent}` without a command has a recipe)"
 )
 AGENT_DEFAULT: Final = "found from the command, else from what it prints"
 

@@ -20,7 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from heartlane.worker.agents import agent
+from heartlane.worker.agents import Agent, agent
 from heartlane.worker.agents.detect import program_of
 from heartlane.worker.attempt import Attempt, Claimed, Ended
 from heartlane.worker.clock import boottime
@@ -41,7 +41,7 @@ STAGGER_SECONDS: Final = 1.0
 """Between two starts of agents: those that start together race for their login's refresh."""
 AUTH_REST_SECONDS: Final = 60.0
 AUTH_REST_SECONDS_MAX: Final = 900.0
-LOGIN_CHECK_SECONDS: Final = 30.0
+LOGIN_CHECK_SECONDS: Final = 5.0
 """Between two looks at whether an agent is logged in by now."""
 FATAL_KINDS: Final = frozenset({"token_refused", "tls_fault", "not_heartlane"})
 """What the first claim may come to that no patience mends."""
@@ -61,9 +61,13 @@ def check_program(options: WorkOptions) -> None:
 
 
 class Rest:
-    """When agents may be given lanes again. For several threads."""
+    """When agents may be given lanes again. For several threads.
 
-    def __init__(self) -> None:
+    auth_seconds    after a first failure to log in; each further one doubles it
+    """
+
+    def __init__(self, auth_seconds: float) -> None:
+        self._auth_seconds = auth_seconds
         self._lock = threading.Lock()
         self._until = 0.0
         self._auth_failures = 0
@@ -76,7 +80,7 @@ class Rest:
             if ended.reason in ("usage_limit", "rate_limit"):
                 seconds = rest_seconds(ended.reason, ended.retry_at, datetime.now(UTC))
             elif ended.reason == "auth":
-                seconds = min(AUTH_REST_SECONDS * 2**self._auth_failures, AUTH_REST_SECONDS_MAX)
+                seconds = min(self._auth_seconds * 2.0 ** min(self._auth_failures, 20), AUTH_REST_SECONDS_MAX)
                 self._auth_failures += 1
                 self.login_in_doubt = True
             else:
@@ -115,7 +119,8 @@ class Fleet:
         self._id = f"{options.name or socket.gethostname()}:{secrets.token_hex(4)}"
         self._stopping = threading.Event()
         self._draining = threading.Event()
-        self._rest = Rest()
+        # Its own check keeps an agent that can be asked from burning lanes: no need to wait long before that.
+        self._rest = Rest(LOGIN_CHECK_SECONDS if self._login_check() is not None else AUTH_REST_SECONDS)
         self._starts = threading.Lock()
         self._trouble: BaseException | None = None
         self._last: Ended | None = None
@@ -248,18 +253,26 @@ class Fleet:
             found, doubtful = self._held_already(exchange, worker_id)
         return found
 
+    def _login_check(self) -> Agent | None:
+        """The agent, if it is known and can be asked whether it is logged in."""
+        name = self._options.agent or program_of(self._options.command)
+        known = None if name is None else agent(name)
+        return known if known is not None and known.login.check is not None else None
+
     def _is_logged_out(self) -> bool:
         """Ask the agent's own check, where it has one, before another lane is spent on it; rests where it says no."""
-        name = self._options.agent or program_of(self._options.command)
+        known = self._login_check()
         with self._starts:
             if self._rest.left:
                 return True  # another slot has asked
-            if name is None or not is_logged_out(agent(name)):
-                self._rest.login_in_doubt = False
+            if known is None or not is_logged_out(known):
+                self._rest.login_in_doubt = self._logged_out = False
                 return False
             self._rest.again(LOGIN_CHECK_SECONDS)
         if not self._logged_out:
-            self._screen.say(f"{name} is still not logged in: no lane is claimed until it is (see `heartlane doctor`)")
+            self._screen.say(
+                f"{known.title} is still not logged in: no lane is claimed until it is (see `heartlane doctor`)"
+            )
             self._logged_out = True
         return True
 

@@ -138,7 +138,7 @@ def table(lanes: list[LaneStatus], now: float, width: int = WIDE) -> Any:
     for lane in lanes:
         left = None if lane.lease_until is None else max(0.0, lane.lease_until - now)
         style = {"running": "green", "frozen": "bold red", "paused": "yellow"}.get(lane.state, "")
-        cells = {
+        cells: dict[str, str | Text] = {
             "lane": Text(f"{plain(lane.lane_key)} #{lane.attempt}"),
             "state": Text(lane.state, style),
             "phase": Text(plain(lane.phase)),

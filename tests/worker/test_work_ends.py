@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from heartlane.cli.errors import CODE_OF
-from tests.worker.test_work import EDIT, RESULT, claude
+from tests.worker.test_work import RESULT
 from tests.worker.work_process import Lanes, Worker, python, wait_for
 
 HEARTLANE = f"{sys.executable} -m heartlane"

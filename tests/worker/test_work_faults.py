@@ -30,10 +30,12 @@ def broken(folder: Path, body: str) -> dict[str, str]:
     "body",
     [
         "    def finish(self): return 1 / 0\n",
-        "    seen = False\n"
-        "    def read(self, line, now): self.seen = True; return super().read(line, now)\n"
-        "    @property\n"
-        "    def usage(self): return 1 / 0 if self.seen else super().usage\n",
+        (
+            "    seen = False\n"
+            "    def read(self, line, now): self.seen = True; return super().read(line, now)\n"
+            "    @property\n"
+            "    def usage(self): return 1 / 0 if self.seen else super().usage\n"
+        ),
     ],
 )
 def test_a_fault_of_the_workers_own_gives_the_lane_back_and_ends_with_a_traceback(

@@ -21,9 +21,7 @@ def git_env(folder: Path) -> dict[str, str]:
     return {"GIT_CONFIG_GLOBAL": str(folder / "gitconfig"), "GIT_CONFIG_NOSYSTEM": "1"}
 
 
-def test_a_lane_begins_at_its_projects_default_branch(
-    lanes: Lanes, worker: Worker, tmp_path: Path, repo: Path
-) -> None:
+def test_a_lane_begins_at_its_projects_default_branch(lanes: Lanes, worker: Worker, tmp_path: Path, repo: Path) -> None:
     git(repo, "switch", "--quiet", "--create", "develop")
     commit(repo, "only-in-develop.txt")
     git(repo, "switch", "--quiet", "main")

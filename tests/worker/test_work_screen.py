@@ -68,9 +68,7 @@ time.sleep(2)
 
 
 @pytest.mark.parametrize("columns", [120, 30])
-def test_a_terminal_shows_the_lanes_and_obeys_nothing_that_they_say(
-    lanes: Lanes, tmp_path: Path, columns: int
-) -> None:
+def test_a_terminal_shows_the_lanes_and_obeys_nothing_that_they_say(lanes: Lanes, tmp_path: Path, columns: int) -> None:
     for_it = f"screen-{columns}"
     title = "A \x1b]0;owned\x07title :warning: [red]"
     (run_id,) = lanes.add(for_it, title=title, labels={"for": for_it})

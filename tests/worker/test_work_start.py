@@ -7,7 +7,7 @@ from pathlib import Path
 
 from heartlane.cli.errors import CODE_OF
 from tests.worker.test_work import RESULT, claude
-from tests.worker.work_process import Lanes, Worker
+from tests.worker.work_process import Lanes, Worker, wait_for
 
 
 def test_a_branch_that_nobody_makes_is_refused(lanes: Lanes, worker: Worker) -> None:
@@ -51,3 +51,31 @@ def test_a_worker_without_a_home_works(lanes: Lanes, worker: Worker, tmp_path: P
     arguments = ("--once", "--label", "for=homeless", "--", *command)
     assert worker.start(*arguments, env={"HOME": ""}).wait() == 0, worker.said()
     assert lanes.run(run_id)["state"] == "shipped"
+
+
+CODEX = """#!/bin/sh
+cd {folder}
+if [ "$1" = login ]; then echo asked >> checks; test -e logged-in; exit; fi
+echo '{{"type":"thread.started","thread_id":"t1"}}'
+if [ ! -e logged-in ]; then
+    echo '{{"type":"turn.failed","error":{{"message":"unexpected status 401 Unauthorized"}}}}'; exit 1
+fi
+echo '{{"type":"item.completed","item":{{"id":"i1","type":"agent_message","text":"Did it."}}}}'
+echo '{{"type":"turn.completed","usage":{{"input_tokens":1,"output_tokens":1}}}}'
+"""
+
+
+def test_an_agent_gets_no_lane_until_its_own_check_says_that_it_is_logged_in(
+    lanes: Lanes, worker: Worker, tmp_path: Path
+) -> None:
+    run_ids = lanes.add("one", "two", labels={"for": "logout"})
+    (tmp_path / "codex").write_text(CODEX.format(folder=tmp_path), "utf-8")
+    (tmp_path / "codex").chmod(0o700)
+    worker.start("--label", "for=logout", "--agent", "codex", env={"PATH": f"{tmp_path}:/usr/bin:/bin"})
+    checks = tmp_path / "checks"
+    wait_for(lambda: checks.exists() and checks.read_text().count("asked") >= 2, "two looks at the login")
+    assert sum(lanes.run(run_id)["attempt"] for run_id in run_ids) == 1
+    assert "is still not logged in" in worker.said()
+    (tmp_path / "logged-in").touch()
+    for run_id in run_ids:
+        assert lanes.wait(run_id, lambda run: run["state"] == "shipped")["failures"] == 0

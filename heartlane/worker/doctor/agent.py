@@ -40,7 +40,7 @@ def look_at_agent(agent: AgentInfo, environment: Mapping[str, str]) -> Iterator[
 
 
 def is_logged_out(agent: AgentInfo) -> bool:
-    """Whether the agent's own check says that it isn't logged in; False too where there is no check, or it can't say."""
+    """Whether the agent's own check says that it isn't logged in; False too where it can't be told."""
     return agent.login.check is not None and _login(agent, {}).level == "problem"
 
 
