@@ -52,6 +52,10 @@ class Lanes:
         plan = self._post("/api/agents/plan", projectId=self.project, title="Plan", lanes=lanes)["plan"]["id"]
         return [run["id"] for run in self._post(f"/api/agents/plans/{plan}/approve")["runs"]]
 
+    def allow_failures(self, failures_max: int = 100) -> None:
+        """Let lanes that are added from now on fail so often before they are given up."""
+        self.http.patch(f"/api/projects/{self.project}", json={"max_failures": failures_max}).raise_for_status()
+
     def run(self, run_id: str) -> dict[str, Any]:
         """A run as it is now."""
         found: dict[str, Any] = self.http.get(f"/api/agents/runs/{run_id}").json()["run"]
