@@ -1,7 +1,8 @@
 """What workers that were killed left behind: events that weren't sent, private folders. Seen to when a worker starts.
 
 Events of an attempt that still holds its lane are sent, and the lane is given back at once, so that nobody waits for a
-dead worker's lease. Where the claim is gone the server takes them no more: they stay for `heartlane spool`, for a week.
+dead worker's lease. Before that whatever still runs of the attempt is killed: its guard does that too, but may be late.
+Where the claim is gone the server takes the events no more: they stay for `heartlane spool`, for a week.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from heartlane.client.lease import Meaning
+from heartlane.wire.variables import PREFIX
 from heartlane.worker.errors import WorkerError
 from heartlane.worker.exchange import Exchange
 from heartlane.worker.lane_folder import sweep
@@ -21,10 +23,12 @@ from heartlane.worker.spool import Spool
 from heartlane.worker.spool_files import Header, SpoolError
 from heartlane.worker.spools import discard, list_spools
 from heartlane.worker.status import Status
+from heartlane.worker.tree import sweep_bearing
 from heartlane.worker.worktree_end import mark_of, prune
 
 KEPT_SECONDS: Final = 7 * 86_400.0
 TRIES: Final = 3
+SWEEP_SECONDS_MAX: Final = 5.0
 SPOOLS_MAX: Final = 200
 """Looked at when a worker starts."""
 LAST_LEASE_SECONDS: Final = 5
@@ -94,6 +98,10 @@ def flush(exchange: Exchange, header: Header, places: Places) -> int | None:
                 spool.refused(batch.seq)
             elif means is Meaning.LOST or (tries := tries + 1) >= TRIES:
                 return None
+        if sweep_bearing(
+            f"{PREFIX}RUN_ID={header.run}", f"{PREFIX}ATTEMPT={header.attempt}", seconds=SWEEP_SECONDS_MAX
+        ):
+            return None  # what can't be killed holds the lane for as long as its lease goes on
         exchange.post(f"{path}/release", {**who, "reason": "the worker was killed", "failed": False})
         spool.remove()
     return sent

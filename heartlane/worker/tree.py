@@ -301,39 +301,50 @@ def _kill(processes: list[Process], deliver: Callable[[Process, int], bool]) -> 
 # --- the mark -----------------------------------------------------------------------------------------------------
 
 
-def marked(mark: str) -> list[Process]:
-    """Every process alive whose environment holds the mark; never this one or one that it descends from."""
+def bearing(*variables: str) -> list[Process]:
+    """Every process alive whose environment holds all of these, each `NAME=VALUE`; never this one or an ancestor."""
     table = process_table()
     spared = {1}
     ancestor: int | None = os.getpid()
     while ancestor and ancestor not in spared:
         spared.add(ancestor)
         ancestor = table[ancestor].parent if ancestor in table else None
-    wanted = f"{MARK_NAME}={mark}"
-    bearers = _bearers(wanted, table) if os.path.exists(_PROC + "/self/stat") else _bearers_by_ps(wanted)  # noqa: PTH110
+    by_ps = not os.path.exists(_PROC + "/self/stat")  # noqa: PTH110
+    bearers = _bearers_by_ps(variables) if by_ps else _bearers(variables, table)
     return [table[pid] for pid in bearers if pid in table and pid not in spared and table[pid].alive]
 
 
-def _bearers(wanted: str, table: Iterable[int]) -> list[int]:
+def marked(mark: str) -> list[Process]:
+    """Every process alive whose environment holds the mark; never this one or one that it descends from."""
+    return bearing(f"{MARK_NAME}={mark}")
+
+
+def _bearers(wanted: Iterable[str], table: Iterable[int]) -> list[int]:
     found = []
-    sought = wanted.encode()
+    sought = [b"\0%s\0" % variable.encode() for variable in wanted]
     for pid in table:
         try:
-            if sought in _read(f"{_PROC}/{pid}/environ", ENVIRON_BYTES_MAX):
-                found.append(pid)
+            environment = b"\0" + _read(f"{_PROC}/{pid}/environ", ENVIRON_BYTES_MAX) + b"\0"
         except OSError:  # another user's, or gone
             continue
+        if all(variable in environment for variable in sought):
+            found.append(pid)
     return found
 
 
-def _bearers_by_ps(wanted: str) -> list[int]:
+def _bearers_by_ps(wanted: Iterable[str]) -> list[int]:
     environment = ("-A", "-E", "-ww") if sys.platform == "darwin" else ("axeww",)
     lines = _ps(*environment, "-o", "pid=,command=")
-    return [int(line.split(None, 1)[0]) for line in lines if wanted in line]
+    return [int(line.split(None, 1)[0]) for line in lines if all(f" {variable} " in f"{line} " for variable in wanted)]
 
 
 def sweep(mark: str, seconds: float = 5.0) -> int:
-    """Kill every process that bears the mark, until two looks in a row find none; returns how many are left.
+    """Kill every process that bears the mark: as `sweep_bearing`."""
+    return sweep_bearing(f"{MARK_NAME}={mark}", seconds=seconds)
+
+
+def sweep_bearing(*variables: str, seconds: float = 5.0) -> int:
+    """Kill every process with these variables, until two looks in a row find none; returns how many are left.
 
     Gives up after `seconds`. What it can't find or kill: processes that threw their environment away, and those of
     other users.
@@ -341,7 +352,7 @@ def sweep(mark: str, seconds: float = 5.0) -> int:
     give_up_at = time.monotonic() + seconds
     clean = 0
     while True:
-        left = len(found := marked(mark))
+        left = len(found := bearing(*variables))
         _kill(found, _send_if_allowed)
         clean = 0 if left else clean + 1
         if clean == 2 or time.monotonic() >= give_up_at:
