@@ -38,6 +38,7 @@ class Reply(NamedTuple):
     problem     one line that says what is wrong; "" for a 2xx of Heartlane's
     kind        the problem's exit code, by name
     retry_after seconds until a retry makes sense, where somebody said so
+    sent        whether the server may have got it at all; False where no connection came about
     """
 
     status: int | None
@@ -45,6 +46,7 @@ class Reply(NamedTuple):
     problem: str = ""
     kind: Kind = "unusable"
     retry_after: float | None = None
+    sent: bool = True
 
     @property
     def ok(self) -> bool:
@@ -56,6 +58,14 @@ class Reply(NamedTuple):
         """The error's code, where Heartlane sent one."""
         code = self.body.get("code")
         return code if isinstance(code, str) else None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether what was asked may have been done all the same: no answer came, or none of the server's own.
+
+        A proxy's 4xx says that it passed nothing on; its 5xx, or a page in place of an answer, doesn't.
+        """
+        return self.sent and not self.ok and (self.status is None or not 400 <= self.status < 500)
 
     @property
     def meaning(self) -> Meaning:
@@ -127,7 +137,8 @@ class Exchange:
             reason = getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or str(cause)
             return Reply(None, {}, f"no secure connection to {self.url}: {reason}", "tls_fault")
         said = str(error) or type(error).__name__
-        return Reply(None, {}, f"no answer from {self.url}: {said}", "server_unreachable")
+        sent = not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout)
+        return Reply(None, {}, f"no answer from {self.url}: {said}", "server_unreachable", sent=sent)
 
     @contextlib.contextmanager
     def stream(self, path: str, last_event_id: str | None = None) -> Iterator[Stream | None]:

@@ -2,7 +2,8 @@
 
 Each slot claims by long poll, works one lane (`heartlane.worker.attempt`), and claims the next. A worker's id is unique
 to its process and slot, so that a worker that was started again is another worker. A claim whose answer was lost may
-have been granted all the same: before the next one the slot asks whether it holds something, and takes that up.
+have been granted all the same, or be granted yet, for as long as it would have waited: until then the slot claims
+nothing else, but asks whether it holds something, and takes that up.
 
 An agent out of quota, or not logged in, isn't given any lane until it can work again: all slots that would use it rest.
 """
@@ -36,6 +37,9 @@ from heartlane.worker.verdict import rest_seconds
 CLAIM_PATH: Final = "/api/agents/runs/claim"
 SLACK_SECONDS: Final = 10.0
 """How much longer than its long poll a claim waits for the answer."""
+LATE_SECONDS: Final = 2.0
+"""How long after its long poll a claim whose answer was lost may still be granted."""
+LOOK_SECONDS: Final = 1.0
 RETRY_SECONDS_MAX: Final = 15.0
 STAGGER_SECONDS: Final = 1.0
 """Between two starts of agents: those that start together race for their login's refresh."""
@@ -43,8 +47,8 @@ AUTH_REST_SECONDS: Final = 60.0
 AUTH_REST_SECONDS_MAX: Final = 900.0
 LOGIN_CHECK_SECONDS: Final = 5.0
 """Between two looks at whether an agent is logged in by now."""
-FATAL_KINDS: Final = frozenset({"token_refused", "tls_fault", "not_heartlane"})
-"""What the first claim may come to that no patience mends."""
+STRANGE_TRIES: Final = 3
+"""So often in a row the first claim may get an answer that isn't Heartlane's before the address is taken for wrong."""
 
 
 def check_program(options: WorkOptions) -> None:
@@ -218,19 +222,29 @@ class Fleet:
     def _claim(self, exchange: Exchange, worker_id: str) -> Claimed | None:
         """The next lane; None when the worker is to claim no more. Raises WorkerError."""
         tries = 0
-        doubtful = False
+        doubt_until: float | None = None
         while not self._draining.is_set():
             if self._rest.left:
                 self._draining.wait(min(1.0, self._rest.left))
                 continue
             if self._rest.login_in_doubt and self._is_logged_out():
                 continue
-            if doubtful:
-                found, doubtful = self._held_already(exchange, worker_id)
+            if doubt_until is not None:
+                found, trouble = self._held_already(exchange, worker_id)
                 if found is not None:
                     return found
+                if trouble is not None:
+                    tries += 1
+                    self._complain(trouble, tries)
+                    self._pause(tries, trouble)
+                    continue
+                if boottime() < doubt_until:
+                    self._draining.wait(LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+                    continue
+                doubt_until = None
             sent_at = boottime()
-            reply = self._ask_for_lane(exchange, worker_id)
+            wait = self._poll_seconds()
+            reply = self._ask_for_lane(exchange, worker_id, wait)
             if reply.ok:
                 self._welcome()
                 tries = 0
@@ -238,20 +252,20 @@ class Fleet:
                 if isinstance(run, Mapping):
                     return _claimed(run, reply, sent_at, worker_id)
                 continue
-            doubtful = reply.status is None or reply.status >= 500
+            if reply.doubtful:
+                # An answer of the server's own says that it is done with the claim, whatever came of it.
+                doubt_until = boottime() if reply.code is not None else sent_at + wait + LATE_SECONDS
             if self._draining.is_set():
                 break
-            self._complain(reply)
             tries += 1
-            wait = min(RETRY_SECONDS_MAX, 0.25 * 2.0 ** min(tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
-            self._draining.wait(max(wait, min(reply.retry_after or 0.0, 60.0)))
+            self._complain(reply, tries)
+            self._pause(tries, reply)
         # The claim that was cut off may have been granted in the same moment.
-        found = None
-        for _ in range(3 if self._heard.is_set() else 0):
-            if not doubtful:
-                break
-            found, doubtful = self._held_already(exchange, worker_id)
-        return found
+        for _ in range(3 if doubt_until is not None and self._heard.is_set() else 0):
+            found, trouble = self._held_already(exchange, worker_id)
+            if found is not None or trouble is None:
+                return found
+        return None
 
     def _login_check(self) -> Agent | None:
         """The agent, if it is known and can be asked whether it is logged in."""
@@ -276,30 +290,40 @@ class Fleet:
             self._logged_out = True
         return True
 
-    def _ask_for_lane(self, exchange: Exchange, worker_id: str) -> Reply:
+    def _pause(self, tries: int, reply: Reply) -> None:
+        wait = min(RETRY_SECONDS_MAX, 0.25 * 2.0 ** min(tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        self._draining.wait(max(wait, min(reply.retry_after or 0.0, 60.0)))
+
+    def _poll_seconds(self) -> float:
+        """How long the next claim waits: not so long that its lease, which counts from its begin, is half over.
+
+        The first one doesn't wait at all: whoever started the worker wants to know that it works.
+        """
+        return min(self._options.wait_seconds, self._options.lease_seconds / 3) if self._heard.is_set() else 0.0
+
+    def _ask_for_lane(self, exchange: Exchange, worker_id: str, wait: float) -> Reply:
         self._claiming.add(exchange)
         try:
             if self._draining.is_set():  # told just now, before `drain` could see us
-                return Reply(None, {}, "the worker was told to stop")
-            # The first claim doesn't wait: whoever started the worker wants to know that it works.
-            wait = self._options.wait_seconds if self._heard.is_set() else 0.0
+                return Reply(None, {}, "the worker was told to stop", sent=False)
             return exchange.post(CLAIM_PATH, {**self._wanted(worker_id), "wait_seconds": wait}, wait + SLACK_SECONDS)
         finally:
             self._claiming.discard(exchange)
 
-    def _held_already(self, exchange: Exchange, worker_id: str) -> tuple[Claimed | None, bool]:
-        """A lane that an unanswered claim was granted, and whether that is still in doubt."""
+    def _held_already(self, exchange: Exchange, worker_id: str) -> tuple[Claimed | None, Reply | None]:
+        """A lane that an unanswered claim was granted; None, and the answer that leaves it open if there is one."""
         listed = exchange.get("/api/agents/runs", {"worker_id": worker_id, "state": "claimed", "limit": 1})
         if not listed.ok:
-            return None, True
+            return None, listed
         for run in listed.body.get("runs", ()):
             sent_at = boottime()
             body = {"worker_id": worker_id, "lease_seconds": self._options.lease_seconds}
             reply = exchange.post(f"/api/agents/runs/{run['id']}/claim", body)
             if reply.ok and isinstance(reply.body.get("run"), Mapping):
-                return _claimed(reply.body["run"], reply, sent_at, worker_id), False
-            return None, reply.status is None
-        return None, False
+                return _claimed(reply.body["run"], reply, sent_at, worker_id), None
+            gone = reply.status in (404, 409) and reply.code is not None
+            return None, None if gone else reply
+        return None, None
 
     def _wanted(self, worker_id: str) -> dict[str, Any]:
         options = self._options
@@ -318,12 +342,18 @@ class Fleet:
             self._heard.set()
             self._screen.say(f"connected to {self._exchange.url}; waiting for lanes")
 
-    def _complain(self, reply: Reply) -> None:
-        """Say what is wrong. Until the server has been heard once, what patience doesn't mend ends the worker."""
+    def _complain(self, reply: Reply, tries: int) -> None:
+        """Say what is wrong. Until the server has been heard once, what patience doesn't mend ends the worker.
+
+        What isn't Heartlane's answer (a proxy's page) never ends a worker that has heard its server before; nor does a
+        429 or 5xx before that.
+        """
         kind: Kind = reply.kind
-        if reply.status == 400 or (reply.status == 404 and reply.code is not None):
+        if reply.status in (400, 404) and reply.code is not None:
             raise WorkerError(f"the server refuses the claim: {reply.problem}", "wrong_input")
-        if kind == "token_refused" or (not self._heard.is_set() and kind in FATAL_KINDS):
+        strange = kind == "not_heartlane" and reply.status != 429 and (reply.status or 0) < 500
+        hopeless = kind == "tls_fault" or (strange and tries >= STRANGE_TRIES)
+        if kind == "token_refused" or (hopeless and not self._heard.is_set()):
             raise WorkerError(reply.problem, kind)
         self._screen.say(f"{reply.problem}; trying again")
 
