@@ -63,7 +63,8 @@ class FaultyProxy:
         self.port = 0
         self.requests = 0
         self._server_port = server_port
-        self._swallowing = False
+        self._whole = asyncio.Event()
+        self._whole.set()
         self._open: set[asyncio.StreamWriter] = set()
         self._detached: set[asyncio.Task[bytes]] = set()
         self._ready = threading.Event()
@@ -80,12 +81,12 @@ class FaultyProxy:
 
     def cut(self) -> None:
         """The network is gone: whoever is connected hears nothing more, and neither does whoever connects."""
-        self._swallowing = True
+        self._loop.call_soon_threadsafe(self._whole.clear)
 
     def mend(self) -> None:
         """The network is back. Connections from before are broken."""
-        self._swallowing = False
         self._loop.call_soon_threadsafe(self._break_all)
+        self._loop.call_soon_threadsafe(self._whole.set)
 
     def close(self) -> None:
         """End it."""
@@ -130,7 +131,7 @@ class FaultyProxy:
         self.requests += 1
         fate = self.fate(method.decode(), path.decode().partition("?")[0])
         await asyncio.sleep(fate.delay_seconds)
-        await self._while_cut()
+        await self._whole.wait()
         match fate.fault:
             case Fault.REFUSED:
                 return
@@ -157,10 +158,6 @@ class FaultyProxy:
             gone.cancel()
             await asyncio.gather(relay, gone, return_exceptions=True)
 
-    async def _while_cut(self) -> None:
-        while self._swallowing:
-            await asyncio.sleep(0.02)
-
     async def _whole_answer(self, request: bytes) -> bytes:
         """The server's answer, to its end; empty where there is none."""
         with contextlib.suppress(OSError):
@@ -186,7 +183,7 @@ class FaultyProxy:
             return
         try:
             while data := await reader.read(CHUNK_BYTES):
-                await self._while_cut()
+                await self._whole.wait()
                 client.write(data)
                 await client.drain()
         finally:
