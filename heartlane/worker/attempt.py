@@ -1,6 +1,7 @@
 """One attempt at one lane, from its claim to its end.
 
     prepare     worktree, files, socket, command            trouble here hands the lane back, and ends the worker
+                                                            unless it is this lane's alone
     work        the agent runs under its guard, watched     (`heartlane.worker.watch`)
     judge       what it said, how it went, what it changed, what the success command says
     report      ship_complete, or error and release         nothing is left out: the spool is sent to its end
@@ -62,6 +63,8 @@ STOP_SECONDS_MAX: Final = 10.0
 """How long a worker that was told to stop tries to reach a server that doesn't answer; the spool keeps the rest."""
 REST_SECONDS_MAX: Final = 5.0
 """How long a worker that can't go on with a lane sends what it has of it."""
+LANE_REST_SECONDS: Final = 60.0
+"""What is wrong with a lane itself is so for the next worker too, unless it has some time to pass."""
 
 
 class Ended(NamedTuple):
@@ -71,7 +74,7 @@ class Ended(NamedTuple):
     message     one line
     reason      of a failure: see `heartlane.worker.reasons`
     retry_at    when the agent can work again, as far as it said so
-    trouble     what ends the whole worker: nothing would go better with the next lane
+    trouble     why the attempt could not be made
     """
 
     kind: Kind
@@ -79,6 +82,11 @@ class Ended(NamedTuple):
     reason: str | None = None
     retry_at: datetime | None = None
     trouble: WorkerError | None = None
+
+    @property
+    def hopeless(self) -> bool:
+        """Whether nothing would go better with the next lane."""
+        return self.trouble is not None and self.trouble.kind not in LANES_OWN_KINDS
 
 
 class Scene(NamedTuple):
@@ -194,6 +202,9 @@ class Attempt:
                 note=self._say_note,
             )
             with place as workplace:
+                if workplace.branch is not None:
+                    # Told at once: the next attempt has to know it however this one ends.
+                    teller.tell("log_line", line=f"Works on the branch {workplace.branch}.", branch=workplace.branch)
                 verdict = self._work(workplace, earlier, teller)
                 ended = self._report(verdict, teller, spool, sender)
                 workplace.finish(shipped=ended.kind == "shipped")
@@ -449,7 +460,8 @@ class Attempt:
         the worker's trouble, and would be with any lane.
         """
         with contextlib.suppress(Exception):
-            self._release(f"the worker could not begin: {error}", None, failed=by_lane)
+            rest = LANE_REST_SECONDS if by_lane else None
+            self._release(f"the worker could not begin: {error}", rest, failed=by_lane)
         self._screen.say(f"handed back: {error}", self._lane)
         return Ended("released", str(error), trouble=None if by_lane and not self._options.once else error)
 
