@@ -32,4 +32,4 @@ def test_a_few_workers_in_chaos_ship_every_lane_once(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_twenty_workers_in_chaos_ship_every_lane_once(database_url: str, tmp_path: Path) -> None:
-    _chaos(database_url, tmp_path, workers=20, lanes=80, marks=40, seconds=120, settle=300)
+    _chaos(database_url, tmp_path, workers=20, lanes=200, marks=50, seconds=120, settle=300)
