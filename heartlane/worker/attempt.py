@@ -27,11 +27,12 @@ from heartlane.worker.agents import Agent, agent, detect, open_adapter
 from heartlane.worker.child import Child
 from heartlane.worker.clock import boottime
 from heartlane.worker.command_line import filled, values_of
-from heartlane.worker.earlier import TELLING_TYPES, Earlier, what_is_left
+from heartlane.worker.earlier import Earlier
 from heartlane.worker.errors import WorkerError
 from heartlane.worker.exchange import Exchange
 from heartlane.worker.follower import Follower
 from heartlane.worker.keeper import Holding, Keeper
+from heartlane.worker.lane_facts import default_branch, earlier_attempts
 from heartlane.worker.lane_folder import (
     LaneFolder,
     child_environment,
@@ -58,7 +59,6 @@ from heartlane.worker.workplace import Workplace, open_workplace
 OF_THE_LANE: Final = frozenset({"prompt_unusable", "worktree_in_the_way"})
 """Kinds of errors that another lane would not have."""
 LOOK_SECONDS: Final = 0.1
-EVENTS_READ_MAX: Final = 200
 STOP_SECONDS_MAX: Final = 10.0
 """How long a worker that was told to stop tries to reach a server that doesn't answer; the spool keeps the rest."""
 REST_SECONDS_MAX: Final = 5.0
@@ -74,7 +74,7 @@ class Ended(NamedTuple):
     message     one line
     reason      of a failure: see `heartlane.worker.reasons`
     retry_at    when the agent can work again, as far as it said so
-    trouble     why the attempt could not be made
+    trouble     what ends the whole worker: nothing would go better with the next lane
     """
 
     kind: Kind
@@ -82,11 +82,6 @@ class Ended(NamedTuple):
     reason: str | None = None
     retry_at: datetime | None = None
     trouble: WorkerError | None = None
-
-    @property
-    def hopeless(self) -> bool:
-        """Whether nothing would go better with the next lane."""
-        return self.trouble is not None and self.trouble.kind not in LANES_OWN_KINDS
 
 
 class Scene(NamedTuple):
@@ -192,13 +187,13 @@ class Attempt:
         self._sender = sender
         sender.start()
         try:
-            earlier = self._what_is_left()
+            earlier = earlier_attempts(self._exchange, self.run_object)
             place = open_workplace(
                 self._options,
                 self.run_object,
                 earlier,
                 self._places,
-                default_branch=self._default_branch(),
+                default_branch=default_branch(self._exchange, self.run_object) if self._options.worktree else None,
                 note=self._say_note,
             )
             with place as workplace:
@@ -226,29 +221,6 @@ class Attempt:
             spool.remove()
 
     # --- prepare --------------------------------------------------------------------------------------------------
-
-    def _what_is_left(self) -> Earlier:
-        """What earlier attempts left, read from the run's log. Without an answer, what the run object says alone."""
-        if self._holding.attempt <= 1:
-            return Earlier()
-        events: list[Mapping[str, Any]] = []
-        after: Any = max(0, int(self.run_object.get("event_count") or 0) - 2_000)
-        while True:
-            query = {"after": after, "limit": EVENTS_READ_MAX, "type": list(TELLING_TYPES)}
-            reply = self._exchange.get(f"{self._holding.path}/events", query)
-            events += reply.body.get("events", []) if reply.ok else []
-            after = reply.body.get("next_cursor") if reply.ok else None
-            if after is None:
-                return what_is_left(self.run_object, events)
-
-    def _default_branch(self) -> str | None:
-        """Where the project's lanes begin. Without an answer, the repository's own HEAD has to do."""
-        project_id = self.run_object.get("project_id")
-        if self._options.worktree is None or not project_id:
-            return None
-        project = self._exchange.get(f"/api/projects/{project_id}").body.get("project")
-        branch = project.get("default_branch") if isinstance(project, Mapping) else None
-        return branch if isinstance(branch, str) else None
 
     def _agent(self) -> Agent | None:
         name = self._options.agent or detect(self._options.command)

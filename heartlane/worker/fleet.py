@@ -202,7 +202,7 @@ class Fleet:
         )
         ended = attempt.run()
         self._last = ended
-        if ended.trouble is not None and (ended.hopeless or self._options.once):
+        if ended.trouble is not None:
             raise ended.trouble
         seconds = self._rest.after(ended)
         if seconds is not None:
