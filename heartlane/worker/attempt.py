@@ -428,12 +428,14 @@ class Attempt:
     def _hand_back(self, error: WorkerError, *, by_lane: bool) -> Ended:
         """It can't be done here: give the lane back, and say why.
 
-        Counted as a failure where the lane itself is the cause: it must not end one worker after the other. Else it is
-        the worker's trouble, and would be with any lane.
+        by_lane     whether the lane itself is the cause: then it rests for a while, so that it doesn't busy one worker
+                    after the other; else it is the worker's trouble, and would be with any lane
+
+        Counted as a failure only where no patience mends it.
         """
+        rest = LANE_REST_SECONDS if by_lane else None
         with contextlib.suppress(Exception):
-            rest = LANE_REST_SECONDS if by_lane else None
-            self._release(f"the worker could not begin: {error}", rest, failed=by_lane)
+            self._release(f"the worker could not begin: {error}", rest, failed=error.kind == "prompt_unusable")
         self._screen.say(f"handed back: {error}", self._lane)
         return Ended("released", str(error), trouble=None if by_lane and not self._options.once else error)
 

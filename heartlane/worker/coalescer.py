@@ -12,7 +12,7 @@ from typing import Final
 
 from heartlane.worker.event import Event
 
-LINES_PER_SECOND: Final = 50
+LINES_PER_SECOND: Final = 200
 WINDOW_SECONDS: Final = 1.0
 
 _ENDS: Final = frozenset({"error", "ship_complete"})

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from heartlane.worker.coalescer import LINES_PER_SECOND
 from heartlane.worker.limits import Limits
 
 LEASE_SECONDS: Final = 300
@@ -74,5 +75,5 @@ class WorkOptions:
     push: bool = False
     pull_request: bool = False
     redact: Sequence[str] = ()
-    lines_per_second: int = 50
+    lines_per_second: int = LINES_PER_SECOND
     name: str | None = None
