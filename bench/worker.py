@@ -12,6 +12,7 @@ from typing import Final
 
 import psutil
 
+from bench import sidecar
 from bench.figures import Report
 from bench.processes import MIB
 from bench.rounds import Progress
@@ -56,6 +57,7 @@ LINE: Final = json.dumps(
 
 def measure(folder: Path, rounds: int, report: Report, progress: Progress) -> None:
     """All of it, one after the other, on one core and what the children take."""
+    sidecar.measure(folder, report, progress)
     _guard(report, progress)
     _reading(rounds, report, progress)
     _spool(folder, rounds, report, progress)
