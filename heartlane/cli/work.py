@@ -90,7 +90,7 @@ def options() -> Parser:
         "--on-pause",
         choices=["freeze", "tell"],
         default="freeze",
-        help="what a pause does: hold its processes still, or only say so in the run (freeze)",
+        help='what a pause does: hold its processes still, or only set "paused" in its lane file (freeze)',
     )
     agent.add_argument("--linger", default="20s", metavar="TIME", help="how long it may go on after its result (20s)")
     agent.add_argument("--grace", default="10s", metavar="TIME", help="from SIGTERM to SIGKILL (10s)")

@@ -264,7 +264,7 @@ class Attempt:
         refused = self._wait_confirmed()
         if refused is not None:
             return refused
-        voice = Voice(scene.teller, document)
+        voice = Voice(scene.teller, document, lambda: folder.rewrite(voice.lane()))
         with LaneSocket(voice, folder.path) as lane_socket:
             environment = self._environment(scene, lane_socket.path)
             output, watched = self._watch(argv, environment, scene, voice)

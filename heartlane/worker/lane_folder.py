@@ -98,6 +98,11 @@ class LaneFolder:
                 f"the lane's files can't be written in {self.path}: {error.strerror}", "unusable"
             ) from None
 
+    def rewrite(self, lane: Mapping[str, Any]) -> None:
+        """Write what is new about the lane, as far as the disk takes it: the agent has the old file else."""
+        with contextlib.suppress(OSError):
+            _write_private(self.lane_file, json.dumps(lane, indent=2, ensure_ascii=False) + "\n")
+
     def with_command(self, environment: Mapping[str, str]) -> dict[str, str]:
         """The environment in which `heartlane` is found: where PATH has none, a script in this folder comes last in it.
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -136,14 +136,23 @@ class Output:
 
 
 class Voice:
-    """What the agent says of its lane over the socket: a `LaneHandler`."""
+    """What the agent says of its lane over the socket, and is told: a `LaneHandler`.
 
-    def __init__(self, teller: Teller, lane: dict[str, Any]) -> None:
+    on_change   called after `lane` has something new to say
+    """
+
+    def __init__(self, teller: Teller, lane: dict[str, Any], on_change: Callable[[], None]) -> None:
         self.shipped: dict[str, str] | None = None
         self.failed: str | None = None
         self.fatal = False
         self._teller = teller
         self._lane = lane
+        self._on_change = on_change
+
+    def tell_pause(self, paused: bool) -> None:
+        """From now on the lane says of itself whether an operator wants it to stand still."""
+        self._lane = {**self._lane, "paused": paused}
+        self._on_change()
 
     @property
     def has_ended(self) -> bool:

@@ -175,6 +175,11 @@ class Watch:
         if self._options.on_pause == "freeze":
             # The guard goes on trying where this comes back early, so that the lease is never kept waiting for it.
             (self._child.freeze if paused else self._child.thaw)(1.0)
+        elif self._cause is None:
+            self._voice.tell_pause(paused)
+            self._say(
+                "an operator paused it: it was told so" if paused else "an operator lets it go on: it was told so"
+            )
 
     def _count(self, now: float) -> None:
         """Keep the agent's own time: what it stood still is not held against it."""

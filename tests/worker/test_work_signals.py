@@ -57,3 +57,24 @@ def test_a_second_interrupt_ends_at_once(lanes: Lanes, worker: Worker) -> None:
     worker.signal(signal.SIGINT)
     assert worker.wait(5) == CODE_OF["interrupted"]
     wait_for(lambda: not alive(pid), "an agent that went with its worker")
+
+
+WAITS_FOR_A_PAUSE = """
+import json, os, time
+print("on", flush=True)
+for wanted in (True, False):
+    while json.load(open(os.environ["HEARTLANE_LANE_FILE"])).get("paused", False) is not wanted:
+        time.sleep(0.05)
+    print("paused" if wanted else "resumed", flush=True)
+"""
+
+
+def test_an_agent_can_be_told_of_a_pause_instead_of_being_held_still(lanes: Lanes, worker: Worker) -> None:
+    (run_id,) = lanes.add("told", labels={"for": "told"})
+    worker.start("--once", "--label", "for=told", "--on-pause", "tell", "--", *python(WAITS_FOR_A_PAUSE))
+    wait_for(lambda: "on" in lanes.lines(run_id), "the agent")
+    lanes.steer(run_id, "pause")
+    wait_for(lambda: "paused" in lanes.lines(run_id), "its word that it was told")
+    lanes.steer(run_id, "resume")
+    assert worker.wait() == 0, worker.said()
+    assert lanes.lines(run_id) == ["on", "paused", "resumed"]
