@@ -1,4 +1,4 @@
-"""What a whole `heartlane work` costs beside a silent agent, and how soon it claims. Its server is a stub of one lane."""
+"""What a whole `heartlane work` costs beside a silent agent, and how soon it claims. Its server is a stub."""
 
 from __future__ import annotations
 
