@@ -106,7 +106,8 @@ class LaneSocket:
         if self._closed:
             return
         self._closed = True
-        self._wake_up.send(b"x")
+        with contextlib.suppress(OSError):  # busy with a connection just now, it has noticed by itself
+            self._wake_up.send(b"x")
         if threading.current_thread() is not self._thread:
             self._thread.join()
         self._wake_up.close()

@@ -191,6 +191,26 @@ def test_the_longest_message_goes_through_and_an_endless_one_ends(lane_socket: L
     assert asked(lane_socket, verb="ship") == {"ok": True}
 
 
+def test_closing_while_a_connection_is_served_is_no_fault(
+    lane_socket: LaneSocket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The thread may see that it is over, and end, between the two steps of `close`."""
+    wake_up = lane_socket._wake_up
+
+    class Late:
+        def send(self, data: bytes) -> int:
+            with connected(lane_socket.path):
+                lane_socket._thread.join()
+            return wake_up.send(data)
+
+        def close(self) -> None:
+            wake_up.close()
+
+    monkeypatch.setattr(lane_socket, "_wake_up", Late())
+    lane_socket.close()
+    assert not lane_socket.path.exists()
+
+
 def test_a_workers_no_and_its_faults_are_answered(lane_socket: LaneSocket) -> None:
     with pytest.raises(WorkerError, match=r"^the lane went to another worker$") as caught:
         asked(lane_socket, verb="report", phase="refused")
