@@ -15,6 +15,7 @@ import contextlib
 import fcntl
 import os
 import select
+import socket
 import struct
 import termios
 import threading
@@ -201,7 +202,8 @@ class Reader:
         }
         self._splitters = dict(self._streams.values())
         self._room = {pipe: _capacity(pipe) for pipe in self._streams}
-        self._woken, self._waker = os.pipe()
+        # Sockets, because they know when they are closed: a number would be another file's by then.
+        self._woken, self._waker = socket.socketpair()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="heartlane-reader", daemon=True)
 
@@ -227,7 +229,7 @@ class Reader:
         """
         self._closing = True
         with contextlib.suppress(OSError):
-            os.write(self._waker, b"x")
+            self._waker.send(b"x")
         return self.join(timeout)
 
     def stderr_tail(self) -> str:
@@ -252,12 +254,15 @@ class Reader:
             for stream, splitter in self._streams.values():
                 self._hand_on(stream, splitter.end())
         finally:
-            for pipe in (*self._streams, self._woken, self._waker):
+            for pipe in self._streams:
                 os.close(pipe)
+            self._woken.close()
+            self._waker.close()
 
     def _drain(self) -> None:
         poll = select.poll()
-        for pipe in (*self._streams, self._woken):
+        poll.register(self._woken, select.POLLIN)
+        for pipe in self._streams:
             os.set_blocking(pipe, False)
             poll.register(pipe, select.POLLIN)
         open_pipes = set(self._streams)

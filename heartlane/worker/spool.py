@@ -334,7 +334,11 @@ class Spool:
         with self._changed:
             if self._closed:
                 return
-            copies = [*self._log.to_sync(), self._file.to_sync()]
+            try:
+                copies = [self._file.to_sync(), *self._log.to_sync()]
+            except OSError as error:  # no descriptor is free
+                self._to_say.append(f"can't sync {self._folder}: {error.strerror}")
+                return
         # Not holding the spool: a disk may take its time for this.
         for copy in copies:
             try:
@@ -408,8 +412,9 @@ class Spool:
                 self._retry()
         self.sync()
         with self._changed:
-            self._place(self._positions)
-            self._shut()
+            if not self._closed:
+                self._place(self._positions)
+                self._shut()
 
     def remove(self) -> None:
         """Close the spool and delete it with whatever is left in it: the run has ended, or is another's by now."""

@@ -163,12 +163,13 @@ class Log:
         self.size += len(data)
 
     def to_sync(self) -> list[int]:
-        """Descriptors for the caller to sync and close, of all that was written since the last time."""
-        retired, self._retired = self._retired, []
+        """Descriptors for the caller to sync and close, of all that was written since the last time. Raises OSError."""
+        current = []
         if self._unsynced and self._descriptor is not None:
+            current = [os.dup(self._descriptor)]
             self._unsynced = False
-            retired.append(os.dup(self._descriptor))
-        return retired
+        retired, self._retired = self._retired, []
+        return retired + current
 
     # --- reading --------------------------------------------------------------------------------------------------
 

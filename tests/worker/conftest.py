@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from heartlane.worker.child import Child
-from heartlane.worker.reader import Reader, Stream
+from heartlane.worker.reader import OnLines, Reader, Stream
 from heartlane.worker.tree import marked, sweep
 from tests.worker.work_server import lanes, worker
 
@@ -33,13 +33,21 @@ class Start(Protocol):
     def __call__(self, kind: str, *arguments: object, **options: Any) -> Child: ...
 
 
+_read: set[int] = set()
+
+
+def read(child: Child, on_lines: OnLines) -> Reader:
+    """A reader of what a child prints, begun."""
+    _read.add(id(child))
+    return Reader(child.stdout, child.stderr, on_lines).start()
+
+
 class Printed:
     """What a child prints, collected while it runs. Lines by stream; `said` waits for one."""
 
     def __init__(self, child: Child) -> None:
         self.lines: dict[Stream, list[str]] = {"stdout": [], "stderr": []}
-        self.reader = Reader(child.stdout, child.stderr, lambda stream, lines: self.lines[stream].extend(lines))
-        self.reader.start()
+        self.reader = read(child, lambda stream, lines: self.lines[stream].extend(lines))
 
     def said(self, line: str) -> None:
         """Wait until standard output had this line."""
@@ -87,6 +95,10 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for child in children:
         assert child.close()
         assert marked(child.mark) == []
+        if id(child) not in _read:
+            os.close(child.stdout)
+            os.close(child.stderr)
+        _read.discard(id(child))
 
 
 class Parent:

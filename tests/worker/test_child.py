@@ -122,7 +122,8 @@ def test_a_failed_start_leaves_nothing_open_and_nothing_running(tmp_path: Path) 
     for argv in (["no-such-agent"], [str(tmp_path)], ["x" * 10_000]):
         with pytest.raises(ChildError):
             Child.start(argv, env=ENVIRONMENT, cwd=tmp_path)
-    until(lambda: descriptors() == before and threading.active_count() == threads)
+    # At most: what earlier tests left behind may go away meanwhile.
+    until(lambda: descriptors() <= before and threading.active_count() <= threads)
 
 
 def test_a_broken_python_is_one_clear_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

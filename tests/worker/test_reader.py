@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartlane.worker.child import Exit
-from heartlane.worker.reader import REDRAWN_BYTES, TAIL_BYTES, CutLine, LineSplitter, Reader, Stream, Tail
-from tests.worker.conftest import PATIENCE, Printed, Start, noted, until
+from heartlane.worker.reader import REDRAWN_BYTES, TAIL_BYTES, CutLine, LineSplitter, Stream, Tail
+from tests.worker.conftest import PATIENCE, Printed, Start, noted, read, until
 
 
 def split(*pieces: bytes, line_max: int = 1 << 20) -> list[str]:
@@ -173,7 +173,7 @@ def test_a_flood_is_read_without_loss_and_without_room(start: Start) -> None:
 
     child = start("floods", 200)
     before = psutil.Process().memory_info().rss
-    reader = Reader(child.stdout, child.stderr, count).start()
+    reader = read(child, count)
     assert child.wait(PATIENCE) == Exit(0, None)
     assert reader.join(PATIENCE)
     assert lines == reader.lines == 200 * 5_000
@@ -199,7 +199,7 @@ def test_whoever_takes_the_lines_slowly_holds_the_command_up_and_it_is_said(star
         slow.wait(0.05)
 
     child = start("floods", 5)
-    reader = Reader(child.stdout, child.stderr, take).start()
+    reader = read(child, take)
     assert child.wait(PATIENCE) == Exit(0, None)
     assert reader.join(PATIENCE)
     assert reader.held_seconds > 0.05
@@ -223,7 +223,7 @@ def test_a_fault_of_ours_doesnt_hold_the_command_up(start: Start) -> None:
         raise RuntimeError("a fault in an adapter")
 
     child = start("floods", 10)
-    reader = Reader(child.stdout, child.stderr, fail).start()
+    reader = read(child, fail)
     assert child.wait(PATIENCE) == Exit(0, None)
     assert reader.join(PATIENCE)
     assert str(reader.fault) == "a fault in an adapter"
@@ -254,7 +254,7 @@ def test_binary_output_is_read_on_after(start: Start) -> None:
 def test_closing_takes_what_is_there_though_the_pipe_is_held(start: Start, tmp_path: Path) -> None:
     child = start("holds_stdout", tmp_path / "pid")
     lines: list[str] = []
-    reader = Reader(child.stdout, child.stderr, lambda stream, some: lines.extend(some)).start()
+    reader = read(child, lambda stream, some: lines.extend(some))
     (pid,) = noted(tmp_path / "pid")
     assert child.wait(PATIENCE)
     descriptor = os.open(f"/proc/{pid}/fd/1", os.O_WRONLY)
@@ -266,9 +266,10 @@ def test_closing_takes_what_is_there_though_the_pipe_is_held(start: Start, tmp_p
 
 def test_closing_ends_though_the_command_prints_on_and_on(start: Start) -> None:
     child = start("floods", 100_000)
-    with Reader(child.stdout, child.stderr, lambda stream, lines: None) as reader:
-        until(lambda: reader.bytes_read > 1_000_000)
-    assert reader.join(0)
+    reader = read(child, lambda stream, lines: None)
+    until(lambda: reader.bytes_read > 1_000_000)
+    assert reader.close(PATIENCE)
+    assert reader.close(0), "once is enough, and twice no harm"
 
 
 def test_the_partial_line_of_a_stream_can_be_asked_for_while_it_runs(start: Start) -> None:

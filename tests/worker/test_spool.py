@@ -541,7 +541,8 @@ def bounded(open_spool: Open, count: int) -> None:
     assert spool.size < 33 * 1024 * 1024 + count // 100 * 200
     assert process.memory_info().rss - before < 30 * 1024 * 1024
     spool = open_spool()
-    actions = [item["payload"]["n"] for item in drain(spool) if item["type"] == "action"]
+    actions: list[int] = []
+    flush(spool, lambda batch: actions.extend(n for e in batch.decoded() if (n := e["payload"].get("n")) is not None))
     assert actions == list(range(0, count, 100))
     assert process.memory_info().rss - before < 60 * 1024 * 1024
     assert spool.size < 5 * 1024 * 1024, "what was acknowledged is still there"
