@@ -91,6 +91,8 @@ class Sender:
             reply = self._exchange.post(f"{self._keeper.holding.path}/events", self._body(batch))
             self.reports += 1
             means = self._keeper.heard(reply, sent_at)
+            if means is Meaning.REFUSED and reply.code is None and len(batch.events) == 1:
+                means = Meaning.RETRY  # a proxy's word is enough to send less at once, not to give an event up
             match means:
                 case Meaning.KEEP | Meaning.PAUSE | Meaning.STOP:
                     self._spool.acknowledge(batch.seq)
