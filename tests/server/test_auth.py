@@ -155,7 +155,7 @@ async def test_the_cache_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatc
         b"Bearer " + b"x" * 100_000,
         b"hlt_" + b"x" * 49,
         header("hlt_" + "x" * 49),
-        header(new_secret()[:-1] + "!"),
+        pytest.param(header(new_secret()[:-1] + "!"), id="another alphabet"),
     ],
 )
 async def test_what_can_be_no_token_is_refused_without_asking(
