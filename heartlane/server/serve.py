@@ -67,10 +67,14 @@ def run(settings: Settings) -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        runner.run(_serve(settings))
+        if not runner.run(_serve(settings)):
+            # What still hangs on the database, in tasks and threads that can't be interrupted, was promised to nobody:
+            # the process ends without it, as it might at any moment.
+            os._exit(0)
 
 
-async def _serve(settings: Settings) -> None:
+async def _serve(settings: Settings) -> bool:
+    """Serve; whether everything has ended by then."""
     url = settings.database.reveal()
     with _only_server(url):
         try:
@@ -86,18 +90,24 @@ async def _serve(settings: Settings) -> None:
             take_back.start()
             await serve_app(make_app(context), settings, context.gate)
         finally:
-            await _close(take_back, context)
+            ended = await _close(take_back, context)
             log.info("stopped")
+    return ended
 
 
-async def _close(take_back: TakeBackLoop, context: Context) -> None:
-    """End everything in order. What a database that doesn't answer holds up is given up: nobody was told it is done."""
+async def _close(take_back: TakeBackLoop, context: Context) -> bool:
+    """End everything in order; whether it has ended. What a database that doesn't answer holds up is given up."""
+    ended = True
     for close in (take_back.close, context.auth.close, context.store.close):
-        try:
-            async with asyncio.timeout(CLOSE_SECONDS):
-                await close()
-        except TimeoutError:
+        closing = asyncio.create_task(close())
+        await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
+        if closing.done():
+            closing.result()
+        else:
             log.warning("stopping_without_the_database", after_seconds=CLOSE_SECONDS)
+            closing.cancel()
+            ended = False
+    return ended
 
 
 def make_context(settings: Settings, store: Store) -> Context:

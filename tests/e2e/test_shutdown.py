@@ -124,6 +124,29 @@ async def test_under_load_everything_is_either_answered_or_not_done(server: Serv
         await assert_all_there(reader, workers)
 
 
+@pytest.mark.parametrize("settings", [{"shutdown_seconds": 0.5}, pytest.param({}, marks=pytest.mark.slow)])
+async def test_it_ends_in_time_while_another_program_holds_the_database(
+    database_url: str, tmp_path: Path, settings: dict[str, Any]
+) -> None:
+    server = ServerProcess(database_url, tmp_path, **settings)
+    with closing(server):
+        await server.start_beside()
+        async with client_of(server.url, await new_token(server.database)) as client:
+            run_ids = await make_runs(client, REPORTS)
+            for run_id in run_ids:
+                await claim(client, run_id, "worker")
+            async with held_up(server.database):
+                report = {"worker_id": "worker", "phase": "late"}
+                sending = (client.post(f"/api/agents/runs/{run_id}/events", json=report) for run_id in run_ids)
+                reports = await gather_in_ledger(client, sending, QUEUED)
+                async with ending_well(server):
+                    pass
+            for answer in await asyncio.gather(*reports):
+                assert_unavailable(answer)
+    async with read_without_server(server.database) as reader:
+        assert {(await read_run(reader, run_id))["phase"] for run_id in run_ids} == {None}
+
+
 async def stay_silent(server: ServerProcess, sent: bytes) -> asyncio.StreamWriter:
     """A connection on which so much of a request was sent, and nothing more comes."""
     _, writer = await asyncio.open_connection(HOST, server.port)
