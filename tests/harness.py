@@ -91,6 +91,7 @@ class Harness:
         """End the clients and what the server has under way."""
         for client in self._clients:
             await client.aclose()
+        await self.context.streams.close()
         await self.context.auth.close()
 
     async def let_pass(self, seconds: float) -> None:

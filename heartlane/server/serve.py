@@ -98,7 +98,7 @@ async def _serve(settings: Settings) -> bool:
 async def _close(take_back: TakeBackLoop, context: Context) -> bool:
     """End everything in order; whether it has ended. What a database that doesn't answer holds up is given up."""
     ended = True
-    for close in (take_back.close, context.auth.close, context.store.close):
+    for close in (take_back.close, context.streams.close, context.auth.close, context.store.close):
         closing = asyncio.create_task(close())
         await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
         if closing.done():

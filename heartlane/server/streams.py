@@ -29,7 +29,7 @@ from heartlane.server.errors import ApiError
 from heartlane.server.gate import Gate
 from heartlane.server.sse import RECENT_BYTES_MAX, Frame, Page, Reader, Recent, frame
 from heartlane.store.batch import Announcement
-from heartlane.store.errors import StoreError
+from heartlane.store.errors import StoreError, StoreUnavailable
 from heartlane.store.runs import LoggedEvent, read_events, read_runs
 from heartlane.store.store import Store
 from heartlane.wire.run_json import run_body
@@ -147,6 +147,7 @@ class Streams:
         self._due: dict[Topic, None] = {}
         self._arrival = asyncio.Event()
         self._reads = asyncio.Semaphore(READS_AT_ONCE)
+        self._closed = False
         self._looker: asyncio.Task[None] | None = None
         self._clocks: list[asyncio.Task[None]] = []
 
@@ -199,8 +200,25 @@ class Streams:
             if not self._callers:
                 self._stop()
 
+    async def close(self) -> None:
+        """Let go of the store, which is about to be closed: a connection that outlived it would hold up the loop's end.
+
+        Streams are no requests that a shutdown waits for, so that some may be open yet; they read nothing any more.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        tasks = [*self._clocks, *([self._looker] if self._looker is not None else [])]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for _ in range(READS_AT_ONCE):
+            await self._reads.acquire()
+
     async def read(self, topic: Topic, place: int) -> Page:
         """One page of old events for a reader that is behind. Raises StoreError."""
+        if self._closed:
+            raise StoreUnavailable("The server is shutting down.")
         async with self._reads, self._store.reading() as conn:
             return await self._page(conn, topic, place)
 

@@ -19,7 +19,7 @@ def test_every_exit_code_is_one_things_alone_and_says_what_to_do() -> None:
     assert len(CODE_OF) == len(EXIT_CODES)
     for row in EXIT_CODES:
         assert row.meaning.endswith(".")
-        assert row.cure.endswith(".") or row.name in ("done", "interrupted", "terminated")
+        assert row.cure.endswith(".") or row.name in ("done", "hung_up", "interrupted", "terminated")
         # A shell has 126 and up for itself; the last two rows are its own words for the signals they name.
         assert row.code < 126 or row.code in (130, 143)
 

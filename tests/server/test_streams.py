@@ -13,6 +13,7 @@ from sqlalchemy import delete
 from heartlane.server import sse, streams
 from heartlane.store import tokens
 from heartlane.store.feed import EVERYTHING
+from heartlane.store.runs import read_events
 from heartlane.store.schema import runs
 from heartlane.wire.answers import ErrorAnswer, EventObject, RunObject
 from tests.harness import Harness, assert_error
@@ -427,6 +428,40 @@ async def test_a_server_that_shuts_down_ends_its_streams(harness: Harness) -> No
         assert told.data["code"] == "UNAVAILABLE"
         assert told.data["retryAfter"] > 0
     assert gate.inside == 0
+
+
+async def test_no_look_and_no_read_outlives_the_store(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await one_run(harness)
+    await harness.report(run["id"], events=actions(1))
+    looking, reading = asyncio.Event(), asyncio.Event()
+    may_read = asyncio.Event()
+
+    async def look(*arguments: Any) -> Any:
+        looking.set()
+        await asyncio.Event().wait()
+
+    async def read(*arguments: Any, **options: Any) -> Any:
+        reading.set()
+        await may_read.wait()
+        return await read_events(*arguments, **options)
+
+    monkeypatch.setattr(streams, "read_runs", look)
+    monkeypatch.setattr(streams, "read_events", read)
+    pool = harness.store._reader.pool
+    async with follow(harness, run) as stream:
+        await looking.wait()
+        await reading.wait()
+        assert pool.checkedout() == 2  # type: ignore[attr-defined]
+        closing = asyncio.ensure_future(harness.context.streams.close())
+        await asyncio.sleep(0.05)
+        assert not closing.done()
+        may_read.set()
+        await closing
+        assert pool.checkedout() == 0  # type: ignore[attr-defined]
+        # Whoever is still connected is told nothing more.
+        await stream.until_seq(2)
+        await harness.report(run["id"], events=actions(2))
+        await stream.quiet(0.1)
 
 
 async def test_a_run_that_is_deleted_ends_its_streams(harness: Harness) -> None:
