@@ -24,7 +24,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: help setup demo up test slow check bench docs format lock clean
+.PHONY: help setup demo up test slow chaos check bench docs format lock clean
 
 help: ## what there is to run
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 15
@@ -55,6 +55,9 @@ test: setup ## the whole suite on SQLite and PostgreSQL, without the slow tests
 
 slow: setup ## the slow tests alone
 	@$(PY) -m pytest -m slow -o faulthandler_timeout=3600 $(PYTEST_ARGS)
+
+chaos: setup ## 20 real workers while servers, workers and the network fail at random; some minutes
+	@$(PY) -m pytest -m slow tests/worker/test_chaos.py -rP -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
 check: setup ## lint, format and types
 	@$(PY) -m ruff check .
