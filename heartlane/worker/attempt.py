@@ -176,6 +176,7 @@ class Attempt:
     def _open_spool(self) -> Spool:
         header = Header(self._exchange.url, self._holding.run_id, self._holding.attempt, self._holding.worker_id)
         spool = Spool.open(header, root=self._places.spool, on_trouble=lambda said: self._screen.say(said, self._lane))
+        spool.begin()
         spool.resume(self._claimed.last_seq)
         return spool
 

@@ -162,6 +162,15 @@ class Spool:
 
     # --- in -------------------------------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Write down whose events these will be: who finds the spool of a killed worker can give its lane back.
+
+        A disk that takes nothing is no matter yet: the first event tells of it.
+        """
+        with self._changed, contextlib.suppress(OSError):
+            self._check_open()
+            self._log.begin()
+
     def append(self, event: Mapping[str, Any]) -> bool:
         """Keep an event; False where it was dropped, which happens to heartbeats and log lines alone.
 

@@ -91,6 +91,11 @@ class Log:
 
     # --- writing --------------------------------------------------------------------------------------------------
 
+    def begin(self) -> None:
+        """Make the first segment, with nothing but its header, unless there is one. Raises OSError."""
+        if not self._segments:
+            self._begin_segment()
+
     def write_event(self, number: int, event: bytes) -> None:
         """Append an event. Raises OSError, and then nothing of it is there."""
         self._write(line("E", b"%d %s" % (number, event)))

@@ -154,9 +154,11 @@ def test_a_dead_workers_agent_is_gone_before_its_lane_is_given_back(
     lanes: Lanes, worker: Worker, evidence: Path
 ) -> None:
     (run_id,) = lanes.add("late", labels={"for": "late"})
-    arguments = ("--once", "--label", "for=late", "--lease", "60", "--", *witness.agent(evidence, 20))
+    # It prints nothing: the end of the pipe to its worker would end it.
+    mute = ("sh", "-c", 'exec "$@" > /dev/null 2>&1', "sh")
+    arguments = ("--once", "--label", "for=late", "--lease", "60", "--", *mute, *witness.agent(evidence, 40))
     worker.start(*arguments)
-    wait_for(lambda: marks(lanes, run_id), "the agent's first mark")
+    wait_for(lambda: ticks(evidence), "the agent's first tick")
     guard = psutil.Process(ticks(evidence)[-1].pid).parent()
     assert guard is not None
     guard.suspend()  # as one that a busy machine gives no time to
@@ -169,8 +171,6 @@ def test_a_dead_workers_agent_is_gone_before_its_lane_is_given_back(
     witness.check_never_two(witness.read(evidence))
     run = lanes.run(run_id)
     assert (run["state"], run["attempt"], run["failures"]) == ("shipped", 2, 0)
-    first = marks(lanes, run_id, 1)
-    assert first == numbered(len(first))
 
 
 @pytest.mark.parametrize("fault", [Fault.LOST, Fault.ABANDONED])
