@@ -163,10 +163,7 @@ class Spool:
     # --- in -------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Write down whose events these will be: who finds the spool of a killed worker can give its lane back.
-
-        A disk that takes nothing is no matter yet: the first event tells of it.
-        """
+        """Write down whose events these will be, for whoever finds the spool. A full disk is the first event's matter."""
         with self._changed, contextlib.suppress(OSError):
             self._check_open()
             self._log.begin()
