@@ -163,7 +163,7 @@ class Spool:
     # --- in -------------------------------------------------------------------------------------------------------
 
     def begin(self) -> None:
-        """Write down whose events these will be, for whoever finds the spool. A full disk is the first event's matter."""
+        """Write down whose events these will be, for whoever finds the spool; a full disk is no matter yet."""
         with self._changed, contextlib.suppress(OSError):
             self._check_open()
             self._log.begin()
