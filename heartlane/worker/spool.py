@@ -31,7 +31,6 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from heartlane.lanes.bounds import EVENTS_PER_REPORT_MAX
@@ -73,7 +72,7 @@ class Spool:
         self._folder = folder
         self._file_lock = file_lock
         self._size_max = size_max
-        self._on_trouble: Callable[[str], None] = _ignore
+        self._on_trouble: Callable[[str], None] = lambda trouble: None
         self._to_say: list[str] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -444,11 +443,5 @@ class Spool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
-
-
-def _ignore(trouble: str) -> None:
-    pass
