@@ -60,8 +60,9 @@ def test_it_is_written_as_it_was_printed_with_the_token_in_a_file_of_its_own(hom
     assert f"WorkingDirectory={home}\n" in ended.out
     assert f"Environment=PATH={os.environ['PATH']}\n" in ended.out
     executed = next(line for line in ended.out.splitlines() if line.startswith("ExecStart="))
+    python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
     assert executed == (
-        f"ExecStart={sys.executable} -P -m heartlane work --role backend -- claude -p "
+        f"ExecStart={python} -P -m heartlane work --role backend -- claude -p "
         '"a \\"b\\" {prompt} $$HOME 100%% \\\\ \' x"'
     )
     assert stat.S_IMODE(variables.stat().st_mode) == 0o600

@@ -67,7 +67,9 @@ def test_no_signal_is_ignored_or_blocked_that_was_here(tmp_path: Path) -> None:
     finally:
         signal.signal(signal.SIGUSR1, before)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGUSR2])
-    assert [line.split() for line in printed.lines["stdout"]] == [["SigBlk:", "0" * 16], ["SigIgn:", "0" * 16]]
+    # The C library's own signals (32 and 33) are nobody's to set: they stay as whoever started the tests had them.
+    masks = {name: int(mask, 16) & ~(0b11 << 31) for name, mask in map(str.split, printed.lines["stdout"])}
+    assert masks == {"SigBlk:": 0, "SigIgn:": 0}
 
 
 def test_arguments_and_environment_arrive_as_they_are(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shlex
 import signal
 import sys
 from collections.abc import Iterator
@@ -224,7 +225,7 @@ def test_what_an_agent_must_not_tell_is_masked(lanes: Lanes, worker: Worker) -> 
 
 def test_an_agent_speaks_through_its_worker(lanes: Lanes, worker: Worker) -> None:
     (run_id,) = lanes.add("inside", labels={"for": "inside"})
-    heartlane = f"{sys.executable} -m heartlane"
+    heartlane = f"{shlex.quote(sys.executable)} -m heartlane"
     script = (
         f"{heartlane} lane --json > lane.json"
         f" && {heartlane} report --phase tests --log '41 passed' --action edit --file a.py"

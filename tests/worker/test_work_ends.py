@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from pathlib import Path
 
 import pytest
 
 from heartlane.cli.errors import CODE_OF
+from tests.worker.programs import write_program
 from tests.worker.test_work import RESULT
 from tests.worker.work_process import Lanes, Worker, python, wait_for
 
-HEARTLANE = f"{sys.executable} -m heartlane"
+HEARTLANE = f"{shlex.quote(sys.executable)} -m heartlane"
 
 
 def test_an_agent_that_breaks_down_right_after_its_result_has_failed(lanes: Lanes, worker: Worker) -> None:
@@ -32,14 +34,14 @@ def test_an_agent_that_lingers_after_it_shipped_by_word_has_shipped(lanes: Lanes
     assert (lanes.run(run_id)["state"], lanes.run(run_id)["summary"]) == ("shipped", "All of it.")
 
 
-RESUMES = """#!{python}
+RESUMES = """
 import json, sys
 resumed = "--resume" in sys.argv
 session = sys.argv[sys.argv.index("--resume") + 1] if resumed else "new-1"
-print(json.dumps({{"type": "system", "subtype": "init", "session_id": session, "model": "m", "tools": []}}))
+print(json.dumps({"type": "system", "subtype": "init", "session_id": session, "model": "m", "tools": []}))
 text = "went on with " + session if resumed else "API Error: it broke"
-result = {{"type": "result", "subtype": "success", "is_error": not resumed, "result": text}}
-print(json.dumps({{**result, "session_id": session, "total_cost_usd": 0.25}}))
+result = {"type": "result", "subtype": "success", "is_error": not resumed, "result": text}
+print(json.dumps({**result, "session_id": session, "total_cost_usd": 0.25}))
 """
 
 
@@ -49,9 +51,7 @@ def test_the_next_attempt_resumes_the_session_of_one_that_failed(
 ) -> None:
     label = f"for=resume{len(said)}"
     (run_id,) = lanes.add("resume", labels=dict([label.split("=")]))
-    program = tmp_path / "claude"
-    program.write_text(RESUMES.format(python=sys.executable), "utf-8")
-    program.chmod(0o700)
+    write_program(tmp_path / "claude", RESUMES)
     env = {"PYTHONPATH": str(Path.cwd()), "PATH": f"{tmp_path}:/usr/bin:/bin"}
     agent = ("claude", "-p", "{prompt}", "--output-format", "stream-json")
     first = ("sh", "-c", f'{said}exec claude -p "$1"', "sh", "{prompt}") if said else agent

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from heartlane.worker.pull_request import open_pull_request, push
 from heartlane.worker.repository import Repository
 from heartlane.worker.worktree import Worktree, prepare
 from heartlane.worker.worktree_end import FILES_MAX, Swept, prune
+from tests.worker.programs import write_program
 from tests.worker.repositories import clone, commit, git, own_settings, repository, run_of, with_remote
 
 BRANCH = "heartlane/api-00000001"
@@ -311,9 +311,8 @@ class FakeGh:
         self.answers_file = folder / "gh-answers"
         programs = folder / "programs"
         programs.mkdir()
-        program = programs / "gh"
-        program.write_text(
-            f"#!{sys.executable}\n"
+        write_program(
+            programs / "gh",
             "import json, os, sys\n"
             f"call = {{'arguments': sys.argv[1:], 'given': sys.stdin.read(), 'folder': os.getcwd(),\n"
             "        'secrets': [name for name in os.environ if name in ('HEARTLANE_TOKEN', 'GIT_DIR')]}\n"
@@ -322,9 +321,7 @@ class FakeGh:
             "print(answer[0])\n"
             "print(answer[1], file=sys.stderr)\n"
             "sys.exit(answer[2])\n",
-            "utf-8",
         )
-        program.chmod(0o755)
         monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
         monkeypatch.setenv("HEARTLANE_TOKEN", "hlt_secret")
 
