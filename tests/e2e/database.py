@@ -48,14 +48,14 @@ async def let_pass(database: str, passed: timedelta) -> None:
             older = {name: moment - passed for name, moment in zip(MOVED, moments, strict=True) if moment is not None}
             await tx.conn.execute(update(runs).where(runs.c.number == number).values(older))
         alive_at, resumed_at = (await tx.conn.execute(select(control.c.alive_at, control.c.resumed_at))).one()
-        older = {"alive_at": alive_at - passed, "resumed_at": None if resumed_at is None else resumed_at - passed}
+        older = {"alive_at": alive_at - passed, "resumed_at": resumed_at - passed}
         await tx.conn.execute(update(control).values(older))
 
 
-async def resumed_at(database: str) -> datetime:
-    """Since when a server runs, after a time without any."""
+async def resumed_at(database: str) -> datetime | None:
+    """Since when a server runs, after a time without any; None before the first one has noted that it does."""
     async with opened(database) as store, store.reading() as conn:
-        moment: datetime = (await conn.execute(select(control.c.resumed_at))).scalar_one()
+        moment: datetime | None = (await conn.execute(select(control.c.resumed_at))).scalar_one()
         return moment
 
 

@@ -22,8 +22,8 @@ LATE: Final = timedelta(seconds=2 + 1.5)
 """How long after its deadline a lease may be taken back: as promised, and what a busy machine may add."""
 
 
-async def resumed_after(database: str, before: datetime) -> datetime:
-    """Since when a server runs again, as soon as it has noted that."""
+async def resumed_after(database: str, before: datetime | None) -> datetime:
+    """Since when a server runs, as soon as it has noted that."""
 
     async def another() -> datetime | None:
         moment = await resumed_at(database)
@@ -49,6 +49,7 @@ async def test_a_server_that_was_down_for_an_hour_takes_nothing_back_in_its_firs
     server = ServerProcess(database, tmp_path)
     with closing(server):
         await server.start_beside()
+        began = await resumed_after(database, None)
         async with client_of(server.url, await new_token(database)) as client:
             silent, back, long = await make_runs(client, 3)
             await claim(client, silent, "silent", lease_seconds=3)
@@ -56,11 +57,9 @@ async def test_a_server_that_was_down_for_an_hour_takes_nothing_back_in_its_firs
             await claim(client, long, "long", lease_seconds=1800)
             server.kill()
             await let_pass(database, HOUR)
-            stopped_since = await resumed_at(database)
 
             await server.start_beside()
-            since = await resumed_after(database, stopped_since)
-            assert since - stopped_since > HOUR
+            since = await resumed_after(database, began - HOUR)
             for run_id in (silent, back, long):
                 run = await read_run(client, run_id)
                 assert (run["state"], run["attempt"]) == ("claimed", 1)
@@ -82,15 +81,15 @@ async def test_the_grace_counts_from_the_first_of_several_servers(postgres_datab
     token = await new_token(postgres_database_url)
     with closing(first, second):
         await first.start_beside()
+        began = await resumed_after(postgres_database_url, None)
         async with client_of(first.url, token) as client, client_of(second.url, token) as other:
             silent, later = await make_runs(client, 2)
             await claim(client, silent, "silent", lease_seconds=2)
             first.kill()
             await let_pass(postgres_database_url, HOUR)
-            stopped_since = await resumed_at(postgres_database_url)
 
             await first.start_beside()
-            since = await resumed_after(postgres_database_url, stopped_since)
+            since = await resumed_after(postgres_database_url, began - HOUR)
             await second.start_beside()
             assert await resumed_at(postgres_database_url) == since
             await assert_grace(other, silent, since, timedelta(seconds=2))
