@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def write_program(path: Path, text: str) -> Path:
-    """Make `path` a program that runs this Python. (The first line of a script can't name a path with a space in it.)"""
+    """Make `path` a program that runs this Python. (A script's first line can't name a path with a space in it.)"""
     source = path.with_name(f"{path.name}.py")
     source.write_text(text, "utf-8")
     path.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {shlex.quote(str(source))} "$@"\n', "utf-8")
