@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
 import signal
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from heartlane.cli.errors import CODE_OF
-from tests.e2e.server_process import ServerProcess
-from tests.e2e.server_process import closing as closing_servers
-from tests.worker.work_process import Lanes, Worker, alive, closing, prints, python, wait_for
+from tests.worker.work_process import Lanes, Worker, alive, prints, python, wait_for
 
 TICKS = """
 import os, sys, time
@@ -24,24 +20,6 @@ for n in range(600):
     print("tick", n, flush=True)
     time.sleep(0.1)
 """
-
-
-@pytest.fixture(scope="module")
-def lanes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lanes]:
-    """One server for all tests of this module; each takes lanes of its own, by a label."""
-    folder = tmp_path_factory.mktemp("server")
-    server = ServerProcess(f"sqlite:///{folder / 'heartlane.sqlite3'}", folder)
-    with closing_servers(server):
-        server.start()
-        with contextlib.closing(Lanes(server)) as lanes:
-            yield lanes
-
-
-@pytest.fixture
-def worker(lanes: Lanes, tmp_path: Path) -> Iterator[Worker]:
-    worker = Worker(lanes, tmp_path)
-    with closing(worker):
-        yield worker
 
 
 def claude(*lines: dict[str, object]) -> list[str]:

@@ -14,32 +14,12 @@ import pytest
 
 from heartlane.cli.errors import CODE_OF
 from heartlane.worker.clock import boottime
-from tests.e2e.server_process import ServerProcess
-from tests.e2e.server_process import closing as closing_servers
 from tests.worker import witness
 from tests.worker.proxy import FINE, Fate, Fault, FaultyProxy
 from tests.worker.work_process import Lanes, Worker, closing, prints, python, wait_for
 
 LEASE = 3
 OFTEN = ("--lease", str(LEASE), "--grace", "1s")
-
-
-@pytest.fixture(scope="module")
-def lanes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lanes]:
-    """One server for all tests of this module; each takes lanes of its own, by a label."""
-    folder = tmp_path_factory.mktemp("server")
-    server = ServerProcess(f"sqlite:///{folder / 'heartlane.sqlite3'}", folder)
-    with closing_servers(server):
-        server.start()
-        with contextlib.closing(Lanes(server)) as lanes:
-            yield lanes
-
-
-@pytest.fixture
-def worker(lanes: Lanes, tmp_path: Path) -> Iterator[Worker]:
-    worker = Worker(lanes, tmp_path)
-    with closing(worker):
-        yield worker
 
 
 @pytest.fixture
