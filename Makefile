@@ -51,7 +51,7 @@ up: setup ## start a server that stays, on the embedded database
 	@$(PY) -m heartlane serve
 
 test: setup ## the whole suite on SQLite and PostgreSQL, without the slow tests
-	@$(PY) -m pytest $(PYTEST_ARGS)
+	@$(PY) -m tests $(PYTEST_ARGS)
 
 slow: setup ## the slow tests alone
 	@$(PY) -m pytest -m slow -o faulthandler_timeout=3600 $(PYTEST_ARGS)
