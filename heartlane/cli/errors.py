@@ -1,13 +1,20 @@
 """How a command ends when it can't do what it was asked: one line on stderr, and a code from the table below.
 
-Anything else that is raised is a fault of Heartlane's and shows its traceback.
+Where the command line asks for JSON, the line is a JSON object in the shape of the API's own errors, with `exit_code`
+beside. Anything else that is raised is a fault of Heartlane's and shows its traceback.
 """
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import json
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from heartlane.wire.secrets import Redactor
+
+if TYPE_CHECKING:
+    from heartlane.client.errors import ApiError, HeartlaneError
 
 
 class ExitCode(NamedTuple):
@@ -69,6 +76,41 @@ EXIT_CODES: Final = (
         "not_in_a_lane",
         "The command speaks to the worker of a lane, and there is none here.",
         "Run it from within a command that `heartlane work` started.",
+        again=False,
+    ),
+    ExitCode(
+        15,
+        "not_found",
+        "There is no such lane, plan, project or other thing, or the token can't see it.",
+        "Look it up: `heartlane lanes`, `heartlane plan list`, `heartlane projects list`.",
+        again=False,
+    ),
+    ExitCode(
+        16,
+        "not_allowed",
+        "The token is good, but its scope or its project doesn't cover this.",
+        "Use a token of the scope that the line names: `heartlane token create NAME --scope operator`.",
+        again=False,
+    ),
+    ExitCode(
+        17,
+        "refused",
+        "The thing is in a state that doesn't allow this: a lane that has ended, a plan that was rejected.",
+        "Read the line, which says how it stands, and look at it with `show`.",
+        again=False,
+    ),
+    ExitCode(
+        18,
+        "busy",
+        "The server can't do this now, or was asked too often.",
+        "Wait for the time that the line says, and run the same command again.",
+        again=True,
+    ),
+    ExitCode(
+        19,
+        "partly_done",
+        "Of several things some could be done and some not; a line for each says which.",
+        "Read the lines, and repeat it for those that are left.",
         again=False,
     ),
     ExitCode(
@@ -141,6 +183,7 @@ EXIT_CODES: Final = (
         "Read the run's log; an operator can retry it.",
         again=True,
     ),
+    ExitCode(32, "declined", "It asked first, and the answer was no.", "Answer y, or add --yes.", again=False),
     ExitCode(129, "hung_up", "Ended with its terminal, after the lanes were given back.", "", again=False),
     ExitCode(130, "interrupted", "Ended by Ctrl-C.", "", again=False),
     ExitCode(143, "terminated", "Ended by SIGTERM, after the lanes were given back.", "", again=False),
@@ -155,11 +198,27 @@ INTERRUPTED: Final = CODE_OF["interrupted"]
 
 
 class CommandError(Exception):
-    """A command can't go on. The text is one line; `exit_code` one of the table above."""
+    """A command can't go on. The text is one line; `exit_code` one of the table above.
 
-    def __init__(self, message: str, exit_code: int = WRONG_INPUT) -> None:
+    issues      each problem where there are several: its place, and what is wrong there; a line each before the text
+    """
+
+    def __init__(self, message: str, exit_code: int = WRONG_INPUT, *, issues: Sequence[tuple[str, str]] = ()) -> None:
         super().__init__(message)
         self.exit_code = exit_code
+        self.issues = issues
+
+
+def wants_json(arguments: Sequence[str]) -> bool:
+    """Whether a command line asks for JSON, be the rest of it right or wrong.
+
+    >>> wants_json(["lanes", "-o", "jsonl"]), wants_json(["work", "--", "agent", "--json"])
+    (True, False)
+    """
+    own = list(arguments[: arguments.index("--")] if "--" in arguments else arguments)
+    if "--json" in own or any(word in ("--output=json", "--output=jsonl", "-ojson", "-ojsonl") for word in own):
+        return True
+    return any(name in ("--output", "-o") and value in ("json", "jsonl") for name, value in pairwise(own))
 
 
 def explain(error: Exception) -> tuple[str, int] | None:
@@ -168,7 +227,54 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if expected is None:
         return None
     message, code = expected
-    return " ".join(Redactor().text(message).split()), code
+    return _tidy(message), code
+
+
+def report_lines(error: Exception, *, as_json: bool) -> tuple[Sequence[str], int] | None:
+    """What is printed on stderr about an expected error, and the exit code; None for one that nobody foresaw."""
+    explained = explain(error)
+    if explained is None:
+        return None
+    message, code = explained
+    issues = [(_tidy(place), _tidy(what)) for place, what in _issues(error)]
+    if as_json:
+        return [json.dumps(_as_json(error, message, code, issues))], code
+    # One problem stands in the line already.
+    lines = [f"{place}: {what}" for place, what in issues] if len(issues) > 1 or not _is_told(message, issues) else []
+    return [*lines, f"heartlane: {message}"], code
+
+
+def _is_told(message: str, issues: Sequence[tuple[str, str]]) -> bool:
+    return all(what in message for _, what in issues)
+
+
+def _as_json(error: Exception, message: str, code: int, issues: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
+    """The error in the shape in which the API answers them."""
+    from heartlane.client.errors import ApiError
+
+    name = next(row.name for row in EXIT_CODES if row.code == code)
+    body: dict[str, Any] = {"error": message, "code": name.upper(), "exit_code": code}
+    if issues:
+        body["issues"] = [{"path": place, "message": what} for place, what in issues]
+    if isinstance(error, ApiError):
+        body["code"] = error.code
+        if error.retry_after is not None:
+            body["retryAfter"] = error.retry_after
+        if error.run is not None:
+            body["run"] = error.run.model_dump(mode="json")
+    return body
+
+
+def _issues(error: Exception) -> Sequence[tuple[str, str]]:
+    issues: Sequence[tuple[str, str]] = getattr(error, "issues", ())
+    return issues
+
+
+def _tidy(text: str) -> str:
+    """The text on one line, without any secret, and without what a terminal would obey."""
+    from heartlane.worker.text import plain
+
+    return " ".join(plain(Redactor().text(text)).split())
 
 
 def _expected(error: Exception) -> tuple[str, int] | None:
@@ -182,10 +288,41 @@ def _expected(error: Exception) -> tuple[str, int] | None:
         return str(error.format_message()), WRONG_INPUT
     if isinstance(error, ModuleNotFoundError) and not (error.name or "").startswith("heartlane"):
         return f"this needs the server's libraries ({error.name} is missing): install heartlane[server]", WRONG_INPUT
+    from heartlane.client.errors import HeartlaneError
+
+    if isinstance(error, HeartlaneError):
+        return _expected_of_the_client(error)
     if isinstance(error, OSError):
         what = error.strerror or str(error) or type(error).__name__  # a timeout has no words of its own
         return what + (f": {error.filename}" if error.filename else ""), UNUSABLE
     return _expected_of_the_server(error)
+
+
+def _expected_of_the_client(error: HeartlaneError) -> tuple[str, int]:
+    import ssl
+
+    from heartlane.client.errors import ApiError, BadAnswer, LaneLost, NotConfigured, Unreachable
+
+    if isinstance(error, ApiError):
+        return error.error, CODE_OF[_kind_of(error)]
+    kinds = {NotConfigured: "wrong_input", BadAnswer: "not_heartlane", LaneLost: "lane_lost"}
+    kind = next((name for known, name in kinds.items() if isinstance(error, known)), "unusable")
+    if isinstance(error, Unreachable):
+        kind = "server_unreachable"
+        cause: BaseException | None = error
+        while cause is not None:
+            if isinstance(cause, ssl.SSLError):
+                kind = "tls_fault"
+            cause = cause.__cause__ or cause.__context__
+    return str(error), CODE_OF[kind]
+
+
+def _kind_of(error: ApiError) -> str:
+    """What an answer of the server's is called in the table."""
+    named = {401: "token_refused", 403: "not_allowed", 404: "not_found", 409: "refused", 429: "busy", 503: "busy"}
+    if error.status in named:
+        return named[error.status]
+    return "unusable" if error.status >= 500 or error.status == 405 else "wrong_input"
 
 
 def _expected_of_the_server(error: Exception) -> tuple[str, int] | None:

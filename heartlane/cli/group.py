@@ -11,18 +11,22 @@ from typer.main import get_command
 
 from heartlane import __version__
 from heartlane.cli.errors import WRONG_INPUT
-from heartlane.cli.main import COMMANDS
+from heartlane.cli.main import COMMANDS, GROUPS
 
 
 class LazyGroup(TyperGroup):
     """Lists the commands from the table, and loads the one that is called."""
 
     def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
+        grouped = [name for names in GROUPS.values() for name in names]
+        return [name for name in COMMANDS if name not in grouped] + [name for name in grouped if name in COMMANDS]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """What the list of commands shows; never called itself."""
-        return TyperCommand(cmd_name, help=COMMANDS[cmd_name]) if cmd_name in COMMANDS else None
+        if cmd_name not in COMMANDS:
+            return None
+        group = next((heading for heading, names in GROUPS.items() if cmd_name in names), None)
+        return TyperCommand(cmd_name, help=COMMANDS[cmd_name], rich_help_panel=group)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         name = args[0]

@@ -10,7 +10,7 @@ import sys
 from importlib import import_module
 from typing import Final
 
-from heartlane.cli.errors import INTERRUPTED, UNUSABLE, explain
+from heartlane.cli.errors import INTERRUPTED, UNUSABLE, report_lines, wants_json
 
 COMMANDS: Final = {
     "serve": "Start the server.",
@@ -26,6 +26,14 @@ COMMANDS: Final = {
     "lane": "From within a lane: show what it is.",
 }
 """Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `QUICK` its `main`."""
+
+GROUPS: Final = {
+    "Run a server": ("serve", "token", "db"),
+    "Run the fleet": ("watch", "lanes", "lane", "workers", "plan", "projects", "milestones", "tickets"),
+    "Run a worker": ("work", "worker", "doctor", "spool"),
+    "From within a lane": ("report", "ship", "fail"),
+}
+"""Heading → the commands that `--help` lists under it; others stand before them all."""
 
 QUICK: Final = frozenset({"report", "ship", "fail", "lane", "work"})
 """Verbs that parse their own arguments: `heartlane.cli.<name>.main(arguments)` returns the exit code."""
@@ -49,11 +57,12 @@ def run(arguments: list[str]) -> int:
         if type(error).__name__ == "NoArgsIsHelpError":
             print(str(error))
             return 0
-        explained = explain(error)
-        if explained is None:
+        reported = report_lines(error, as_json=wants_json(arguments))
+        if reported is None:
             raise
-        message, exit_code = explained
-        print(f"heartlane: {message}", file=sys.stderr)
+        lines, exit_code = reported
+        for line in lines:
+            print(line, file=sys.stderr)
         return exit_code
 
 

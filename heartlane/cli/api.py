@@ -1,0 +1,192 @@
+"""The server, as verbs for people ask it: answers as the JSON they came in, and things by name or a part of their id.
+
+    with connected() as api:
+        answer = api.ask(calls.read_run(api.run_id(text)))      # {"run": {…}}, with whatever a newer server adds
+        rows = api.rows(calls.runs(state=states), limit)         # an iterator over dictionaries; `rows.next_cursor`
+
+Where the server is and who we are comes from `heartlane.client.settings`. What goes wrong raises HeartlaneError, which
+`heartlane.cli.errors` makes a line (or JSON) and an exit code of.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Annotated, Any, Final
+
+import typer
+
+from heartlane.cli.errors import CODE_OF, CommandError
+from heartlane.cli.output import ago, one_line, short_id
+from heartlane.client import calls, project_calls
+from heartlane.client.call import Call, Page, part
+from heartlane.client.errors import BadAnswer
+from heartlane.client.sync import Client
+from heartlane.lanes.bounds import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
+
+Json = dict[str, Any]
+
+UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+PART_OF_ID: Final = re.compile(r"[0-9a-f-]{4,36}")
+CANDIDATES_MAX: Final = 5
+
+Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most to show.")]
+All = Annotated[bool, typer.Option("--all", help="Show all of them, however many pages.")]
+LIMIT: Final = PAGE_SIZE_DEFAULT
+ProjectOption = Annotated[
+    str | None, typer.Option("--project", "-p", metavar="NAME_OR_ID", help="Only of this project.", show_default=False)
+]
+
+
+@contextmanager
+def connected() -> Iterator[Api]:
+    """The server that the environment or the stored login names. Raises HeartlaneError."""
+    with Client() as client:
+        yield Api(client)
+
+
+class Rows:
+    """The rows of a list, page by page as they are taken, `limit` at most (None: all of them).
+
+    next_cursor     once all are taken: where the next page begins, None after the last
+    """
+
+    def __init__(self, api: Api, call: Call[Page[Any]], limit: int | None, keep: Callable[[Json], bool] | None) -> None:
+        self.next_cursor: str | None = None
+        self._api = api
+        self._call = call
+        self._limit = limit
+        self._keep = keep
+
+    def __iter__(self) -> Iterator[Json]:
+        call, left = self._call, self._limit
+        while left is None or left > 0:
+            # What is thrown away here has to be read all the same, in pages as large as they come.
+            wanted = PAGE_SIZE_MAX if left is None or self._keep is not None else min(left, PAGE_SIZE_MAX)
+            query = (*(pair for pair in call.query if pair[0] != "limit"), ("limit", str(wanted)))
+            answer = self._api.ask(replace(call, query=query))
+            for row in _rows_of(answer):
+                if self._keep is not None and not self._keep(row):
+                    continue
+                yield row
+                if left is not None:
+                    left -= 1
+                    if left == 0 and self._keep is not None:
+                        return
+            self.next_cursor = answer.get("next_cursor")
+            if self.next_cursor is None:
+                return
+            call = call.at(self.next_cursor)
+
+
+def _rows_of(answer: Json) -> list[Json]:
+    return next((rows for rows in answer.values() if isinstance(rows, list)), [])
+
+
+class Api:
+    """One server."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+
+    def ask(self, call: Call[Any]) -> Json:
+        """The answer to a call, as the JSON object it came in. Raises HeartlaneError."""
+        answer = self.client.send(replace(call, answer=None, pick=json.loads))
+        if not isinstance(answer, dict):
+            raise BadAnswer(f"{call.method} {call.path} was answered with no JSON object.", status=200)
+        return answer
+
+    def rows(
+        self, call: Call[Page[Any]], limit: int | None = None, *, keep: Callable[[Json], bool] | None = None
+    ) -> Rows:
+        """The rows of a list as dictionaries. `keep` leaves out what the server has no filter for."""
+        return Rows(self, call, limit, keep)
+
+    # --- things by name or by a part of their id ------------------------------------------------------------------
+
+    def run_id(self, text: str, *, plan_id: str | None = None) -> str:
+        """The run that is meant: its id, the beginning or end of its id, or its lane's key.
+
+        Raises CommandError for none, and for several, which it names.
+        """
+
+        def name(run: Json) -> str:
+            told = (one_line(run["lane_key"], 40), run["state"], f"made {ago(run['created_at'])}")
+            return f"{short_id(run['id'])} ({', '.join(told)})"
+
+        return self._find("lane", text, lambda: self.rows(calls.runs(plan_id=plan_id)), "lane_key", name)
+
+    def plan_id(self, text: str) -> str:
+        """The plan that is meant: its id, the beginning or end of its id, or its title."""
+        return self._find("plan", text, lambda: self.rows(calls.plans()), "title")
+
+    def project_id(self, text: str) -> str:
+        """The project that is meant: its id, the beginning or end of its id, or its name."""
+        return self._find("project", text, lambda: self.rows(project_calls.projects()), "name")
+
+    def milestone_id(self, project_id: str, text: str) -> str:
+        """The milestone that is meant: its id, the beginning or end of its id, or its name."""
+        return self._find("milestone", text, lambda: self.rows(project_calls.milestones(project_id)), "name")
+
+    def ticket_id(self, project_id: str, text: str) -> str:
+        """The ticket that is meant: its id, the beginning or end of its id, or its title."""
+        return self._find("ticket", text, lambda: self.rows(project_calls.tickets(project_id)), "title")
+
+    def only_project_id(self, given: str | None) -> str:
+        """The project that is named or, where none is, the only one that there is. Raises CommandError."""
+        if given is not None:
+            return self.project_id(given)
+        found = list(self.rows(project_calls.projects(), 2))
+        if len(found) != 1:
+            what = "there is none" if not found else "there are several (`heartlane projects list`)"
+            raise CommandError(f"--project must say which project: {what}")
+        return str(found[0]["id"])
+
+    def _find(
+        self,
+        what: str,
+        text: str,
+        listed: Callable[[], Rows],
+        field: str,
+        name: Callable[[Json], str] = lambda row: f"{short_id(row['id'])} (made {ago(row['created_at'])})",
+    ) -> str:
+        wanted = text.strip()
+        if UUID.fullmatch(wanted.lower()):
+            return wanted.lower()
+        named, by_id = [], []
+        for row in listed():
+            if row[field] == wanted:
+                named.append(row)
+            elif is_part_of_id(wanted, row["id"]):
+                by_id.append(row)
+        found = named or by_id
+        if len(found) == 1:
+            return str(found[0]["id"])
+        if not found:
+            raise CommandError(f"there is no {what} {one_line(wanted, 100)!r}", CODE_OF["not_found"])
+        shown = ", ".join(map(name, found[:CANDIDATES_MAX]))
+        more = f", and {len(found) - CANDIDATES_MAX} more" if len(found) > CANDIDATES_MAX else ""
+        raise CommandError(f"{one_line(wanted, 100)!r} may be any of {len(found)} {what}s: {shown}{more}")
+
+
+def is_part_of_id(text: str, id: str) -> bool:
+    """Whether a text of four characters or more is the beginning or the end of an id.
+
+    >>> is_part_of_id("FF431A4", "01a20d4a-14d6-7c76-a740-51170ff431a4"), is_part_of_id("1a4", "…-51170ff431a4")
+    (True, False)
+    """
+    text = text.lower()
+    return PART_OF_ID.fullmatch(text) is not None and (id.startswith(text) or id.endswith(text))
+
+
+def path_of(*parts: str) -> str:
+    """A path of the API, whatever is in its parts: `path_of("agents", "runs", id)`."""
+    return "/api/" + "/".join(map(part, parts))
+
+
+def without(fields: Mapping[str, Any]) -> Json:
+    """Only the fields that were given."""
+    return {name: value for name, value in fields.items() if value is not None}
