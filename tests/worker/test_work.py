@@ -234,7 +234,9 @@ def test_a_burst_is_thinned_out_and_counted(lanes: Lanes, worker: Worker) -> Non
     assert worker.start("--once", "--label", "for=burst", "--", *python(script)).wait() == 0, worker.said()
     events = lanes.events(run_id, "log_line")
     left_out = sum(event["payload"].get("left_out", 0) for event in events)
-    told = [event for event in events if "left_out" not in event["payload"]]
+    # On a machine that is too busy to answer in time, the worker's own word on it stands among them.
+    said = [event["payload"]["line"] for event in events if "left_out" not in event["payload"]]
+    told = [line for line in said if not line.startswith("The server could not be reached")]
     assert left_out + len(told) == 200_001
     assert len(events) < 2_000
     assert events[-1]["payload"]["line"] == "the end"
