@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 from sqlalchemy import update
 
+from heartlane.board.login import make_router
 from heartlane.server.context import Context
 from heartlane.server.serve import make_app, make_context
 from heartlane.server.settings import Settings
@@ -49,7 +50,7 @@ class Harness:
     def __init__(self, context: Context) -> None:
         self.context = context
         self.store = context.store
-        self.app = make_app(context)
+        self.app = make_app(context, make_router())
         self.take_back = TakeBackLoop(context.store, context.metrics, 0.5)
         self._clients: list[httpx.AsyncClient] = []
 

@@ -49,10 +49,11 @@ def serve(**flags: Any) -> None:
     """Start the server. SIGTERM or Ctrl-C ends it once it has answered what it accepted."""
     settings = load_settings(flags)
     settings.database.prepare_folder()
+    from heartlane.board.login import make_router
     from heartlane.server.serve import CannotStart, run
 
     try:
-        run(settings)
+        run(settings, make_router())
     except CannotStart as error:
         raise CommandError(str(error), UNUSABLE) from error
 

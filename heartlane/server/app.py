@@ -12,7 +12,7 @@ from functools import cache
 from typing import Final
 
 import orjson
-from fastapi import FastAPI
+from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
@@ -27,7 +27,7 @@ from heartlane.server.errors import ApiError, Headers, render
 from heartlane.server.failures import as_api_error, unknown_method
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import AccessLog, App
-from heartlane.server.routes import health, milestones, plans, projects, runs, tickets, workers
+from heartlane.server.routes import health, milestones, plans, projects, runs, sessions, tickets, workers
 from heartlane.server.streams import HEAD_ONLY
 from heartlane.store.errors import StoreError
 from heartlane.store.pages import BadCursor
@@ -35,15 +35,20 @@ from heartlane.store.pages import BadCursor
 LIMITED: Final = re.compile(r"/api/agents/(plan$|plans/[^/]+/(?:approve|reject)$)")
 NO_STORE: Final = (b"cache-control", b"no-store")
 ROUTERS: Final = tuple(
-    module.router for module in (runs, plans, workers, projects, milestones, tickets, health, docs_page)
+    module.router for module in (runs, plans, workers, projects, milestones, tickets, sessions, health, docs_page)
 )
 
 
-def create_app(context: Context) -> App:
-    """The application behind the hot routes: FastAPI, with what stands around it."""
+def create_app(context: Context, pages: APIRouter | None = None) -> App:
+    """The application behind the hot routes: FastAPI, with what stands around it.
+
+    pages   the routes of the board, which stands above the server; none in a server that is an API alone
+    """
     app = make_fastapi(context)
+    if pages is not None:
+        app.include_router(pages)
     trusted = context.settings.trusted_proxies
-    return AccessLog(Front(context, app, Methods()), lambda scope: client_ip(scope, trusted))
+    return AccessLog(Front(context, app, Methods(pages)), lambda scope: client_ip(scope, trusted))
 
 
 def make_fastapi(context: Context) -> FastAPI:
@@ -91,9 +96,10 @@ def answer(error: ApiError) -> Response:
 class Methods:
     """Which methods each path knows, hot routes included."""
 
-    def __init__(self) -> None:
+    def __init__(self, pages: APIRouter | None) -> None:
         known: dict[str, set[str]] = {}
-        for route in api_routes():
+        shown = [] if pages is None else [route for route in pages.routes if isinstance(route, APIRoute)]
+        for route in [*api_routes(), *shown]:
             known.setdefault(route.path, set()).update(route.methods or ())
         for path in openapi.HOT_PATHS:
             known.setdefault(path, set()).add("POST")
@@ -158,7 +164,13 @@ class Front:
     def _let_in(self, scope: Scope, extra: Headers) -> Response | None:
         """Count the request; the answer of one that may not enter, else None. Adds to the answer's headers."""
         path: str = scope["path"]
-        if not path.startswith("/api/"):
+        if not any(name == b"authorization" for name, _ in scope["headers"]):
+            try:
+                self._context.sessions.origins.refuse_strange_host(scope)
+            except ApiError as error:
+                return answer(error)
+        # A login writes as much as any call does.
+        if not path.startswith("/api/") and scope["method"] != "POST":
             return None
         extra.append(NO_STORE)
         limited = self._context.limiter.check(_limit_of(scope["method"], path), client_ip(scope, self._trusted))

@@ -8,6 +8,7 @@ from heartlane.server.auth import Authenticator
 from heartlane.server.gate import Gate
 from heartlane.server.limits import RateLimiter
 from heartlane.server.metrics import Metrics
+from heartlane.server.sessions import Sessions
 from heartlane.server.settings import Settings
 from heartlane.server.streams import Streams
 from heartlane.server.waiters import Waiters
@@ -26,3 +27,4 @@ class Context:
     gate: Gate
     waiters: Waiters
     streams: Streams
+    sessions: Sessions

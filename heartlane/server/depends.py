@@ -20,7 +20,9 @@ from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Issue, invalid_request, issues_of
 from heartlane.server.limits import client_ip
 from heartlane.server.media import check_content_encoding, check_content_type, declared_size, too_large
+from heartlane.server.sessions import user_agent
 from heartlane.server.telemetry import UUID
+from heartlane.store.audit import Actor
 from heartlane.store.pages import Reach
 from heartlane.store.tokens import Scope
 from heartlane.wire.fields import Id
@@ -61,7 +63,11 @@ class Caller:
         headers = request.scope["headers"]
         header = next((value for name, value in headers if name == b"authorization"), None)
         address = client_ip(request.scope, context.settings.trusted_proxies)
-        principal = await context.auth.authenticate(header, address)
+        if header is None:
+            principal, header = await context.sessions.identify(request.scope, address)
+        else:
+            principal = await context.auth.authenticate(header, address)
+        request.state.credential = header
         require(principal, self.scope)
         _refuse_repeated(request)
         return principal
@@ -160,6 +166,27 @@ async def _read(request: Request, size_max: int) -> bytes:
         if size > size_max:
             raise too_large(size_max)
     return b"".join(parts)
+
+
+def credential_of(request: Request) -> bytes:
+    """What an authenticated request proved itself with: its `Authorization` header, or a session's secret in its place.
+
+    `Authenticator.known` and `authenticate` take it again later, as streams do.
+    """
+    credential: bytes = request.state.credential
+    return credential
+
+
+def actor_of(request: Request, principal: Principal) -> Actor:
+    """The caller as the audit log names it."""
+    return Actor(
+        "token" if principal.session_id is None else "session",
+        principal.name,
+        principal.token_id,
+        principal.session_id,
+        client_ip(request.scope, get_context(request).settings.trusted_proxies),
+        user_agent(request.scope),
+    )
 
 
 def reach_of(principal: Principal) -> Reach:

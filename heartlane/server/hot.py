@@ -117,9 +117,12 @@ class HotRoute:
                 check_content_encoding(value)
             elif name == b"content-length":
                 length = value
-        principal = None if authorization is None else self._context.auth.known(authorization)
-        if principal is None:
-            principal = await self._context.auth.authenticate(authorization, address)
+        if authorization is None:
+            principal, _ = await self._context.sessions.identify(scope, address)
+        else:
+            principal = self._context.auth.known(authorization) or await self._context.auth.authenticate(
+                authorization, address
+            )
         require(principal, self._scope)
         if declared_size(length) > self._body_max:
             raise too_large(self._body_max)

@@ -244,6 +244,14 @@ def client_ip(scope: Mapping[str, Any], trusted: Sequence[Network]) -> str:
     return nearest
 
 
+def is_trusted_peer(scope: Mapping[str, Any], trusted: Sequence[Network]) -> bool:
+    """Whether the request came directly from a trusted proxy, so that what it says of the client is believed."""
+    client = scope.get("client")
+    if not trusted or not client:
+        return False
+    return _is_trusted(_address(client[0]) or client[0], tuple(trusted))
+
+
 @lru_cache(maxsize=4096)
 def _address(text: str) -> str | None:
     """The address without port and brackets, one mapped into IPv6 as IPv4; None if it is no address."""

@@ -64,7 +64,7 @@ def begin_request(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
     """
     for name, value in headers:
         if name == b"x-request-id":
-            if _SANE_ID.fullmatch(value) and not value.startswith(b"hlt_"):
+            if _SANE_ID.fullmatch(value) and not value.startswith((b"hlt_", b"hls_", b"hll_")):
                 _request_id.set(value.decode("ascii"))
                 return value
             break

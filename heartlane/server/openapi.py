@@ -19,6 +19,7 @@ from heartlane import __version__
 from heartlane.server.depends import BodyReader, Caller
 from heartlane.server.errors import RETRY_AFTER_SECONDS_DEFAULT
 from heartlane.server.limits import ROUTES
+from heartlane.server.openapi_security import SCHEMES, security_of
 from heartlane.store.tokens import Scope
 from heartlane.wire.answers import ClaimAnswer, ErrorAnswer, ReportAnswer
 from heartlane.wire.errors import CODES
@@ -36,7 +37,8 @@ Heartlane is the control plane for fleets of workers that work the lanes of an a
 every moment who holds each lane, whether that worker is alive, what it is doing and, when it dies, who takes over.
 
 **Tokens.** Every route under `/api` takes `Authorization: Bearer <token>`. Scopes nest: viewer < worker < operator <
-admin. What a token can't see is 404.
+admin. What a token can't see is 404. A browser that is logged in sends a cookie instead, and with every change the
+header `X-CSRF-Token`; where a token is sent too, the token counts.
 
 **Errors.** Every error of every route is one object, `ErrorAnswer`. `code` is stable; a 400 lists all problems at once.
 A method that a path doesn't know is 405 `METHOD_NOT_ALLOWED` with an `Allow` header; a path that isn't there is 404.
@@ -56,6 +58,7 @@ TAGS: Final = (
     ("Projects", "What everything else belongs to."),
     ("Milestones", "Where a project is going."),
     ("Tickets", "What is wanted, and of which roles; lanes move them along."),
+    ("Sessions", "Who calls, and which browsers are logged in."),
     ("Health", "How the server is."),
     ("Pages", "For browsers."),
 )
@@ -137,7 +140,7 @@ RATE_LIMITS: Final = (
 STATUS_TEXTS: Final = {
     400: "Invalid request: all problems at once.",
     401: "Not authenticated.",
-    403: "The token's scope doesn't cover this.",
+    403: "The token's scope doesn't cover this, or a browser's change lacks its proof.",
     404: "Not found, or not to be seen with this token.",
     409: "Resource state conflict.",
     413: "The body is too large.",
@@ -179,13 +182,7 @@ def build_document(routes: Sequence[APIRoute]) -> dict[str, Any]:
     for hot in HOT:
         document["paths"].setdefault(hot.path, {})["post"] = _hot_operation(hot)
     document["paths"] = dict(sorted(document["paths"].items()))
-    document["components"]["securitySchemes"] = {
-        "token": {
-            "type": "http",
-            "scheme": "bearer",
-            "description": "A token made by `heartlane token create NAME --scope SCOPE`.",
-        }
-    }
+    document["components"]["securitySchemes"] = SCHEMES
     document["components"]["headers"] = {
         name: {"description": text, "schema": {"type": "integer", "minimum": 0}} for name, text in HEADERS.items()
     }
@@ -241,6 +238,7 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
         operation,
         name,
         scope=None if caller is None else caller.scope,
+        reads="GET" in (route.methods or ()),
         has_input=has_input,
         has_body=reader is not None,
         may_be_missing="{" in route.path or name in MAY_BE_MISSING,
@@ -264,7 +262,7 @@ def _hot_operation(hot: HotOperation) -> dict[str, Any]:
         "requestBody": _request_body(hot.name, [hot.body], required=True),
         "responses": {"200": {"description": hot.answered, "content": content}},
     }
-    _add_errors(operation, hot.name, scope="worker", has_input=True, has_body=True, may_be_missing=True)
+    _add_errors(operation, hot.name, scope="worker", reads=False, has_input=True, has_body=True, may_be_missing=True)
     return operation
 
 
@@ -278,12 +276,19 @@ def _request_body(name: str, models: Sequence[type[BaseModel]], *, required: boo
 
 
 def _add_errors(
-    operation: dict[str, Any], name: str, *, scope: Scope | None, has_input: bool, has_body: bool, may_be_missing: bool
+    operation: dict[str, Any],
+    name: str,
+    *,
+    scope: Scope | None,
+    reads: bool,
+    has_input: bool,
+    has_body: bool,
+    may_be_missing: bool,
 ) -> None:
     codes: list[str] = []
     limit = RATE_LIMITS.get(name, "default")
     if scope is not None:
-        operation["security"] = [{"token": []}]
+        operation["security"] = security_of(name, reads=reads)
         operation["description"] = (
             f"{operation.get('description', '')}\n\n"
             f"Scope: **{scope}**. Limit: {ROUTES[limit][0]} requests a minute for one address"
@@ -291,7 +296,7 @@ def _add_errors(
         ).strip()
         operation["x-scope"] = scope
         codes += ["NOT_AUTHENTICATED", "TOKEN_EXPIRED", "TOKEN_REVOKED"]
-        if scope != "viewer":
+        if scope != "viewer" or not reads:
             codes.append("FORBIDDEN")
         codes.append("RATE_LIMITED")
     else:

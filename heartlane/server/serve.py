@@ -20,6 +20,7 @@ from typing import IO, Any, Final
 
 import structlog
 import uvloop
+from fastapi import APIRouter
 from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
@@ -32,6 +33,7 @@ from heartlane.server.gateway import Gateway
 from heartlane.server.limits import RateLimiter
 from heartlane.server.logs import configure
 from heartlane.server.metrics import Metrics
+from heartlane.server.sessions import Sessions, limits_of
 from heartlane.server.settings import Settings
 from heartlane.server.streams import Streams
 from heartlane.server.takeback import TakeBackLoop
@@ -58,8 +60,8 @@ class CannotStart(Exception):
     """The server can't start; the text is one line that says why and what to do."""
 
 
-def run(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT. Raises CannotStart."""
+def run(settings: Settings, pages: APIRouter | None = None) -> None:
+    """Serve until SIGTERM or SIGINT, with the board's `pages` beside the API. Raises CannotStart."""
     configure(settings)
     # What is loaded by now stays loaded: left out of every later collection, whose pauses would stand in the way of
     # reports. A report leaves no cycles behind, so that rarer collections cost no memory.
@@ -67,13 +69,13 @@ def run(settings: Settings) -> None:
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if not runner.run(_serve(settings)):
+        if not runner.run(_serve(settings, pages)):
             # What still hangs on the database, in tasks and threads that can't be interrupted, was promised to nobody:
             # the process ends without it, as it might at any moment.
             os._exit(0)
 
 
-async def _serve(settings: Settings) -> bool:
+async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
     """Serve; whether everything has ended by then."""
     url = settings.database.reveal()
     with _only_server(url):
@@ -88,7 +90,7 @@ async def _serve(settings: Settings) -> bool:
         take_back = TakeBackLoop(store, context.metrics, settings.take_back_seconds)
         try:
             take_back.start()
-            await serve_app(make_app(context), settings, context.gate)
+            await serve_app(make_app(context, pages), settings, context.gate)
         finally:
             ended = await _close(take_back, context)
             log.info("stopped")
@@ -112,18 +114,20 @@ async def _close(take_back: TakeBackLoop, context: Context) -> bool:
 
 def make_context(settings: Settings, store: Store) -> Context:
     """The parts of a server around an open store, wired together."""
-    waiters, metrics, auth, gate = Waiters(), Metrics(), Authenticator(store), Gate()
+    auth = Authenticator(store, session_idle=limits_of(settings).idle)
+    waiters, metrics, gate = Waiters(), Metrics(), Gate()
     streams = Streams(store, auth, gate)
     store.feed.subscribe(waiters.hear)
     store.feed.subscribe(streams.hear)
     store.ledger.on_batch = metrics.batch
     limiter = RateLimiter(settings.rate_limits)
-    return Context(settings, store, auth, limiter, metrics, gate, waiters, streams)
+    sessions = Sessions(settings, store, auth)
+    return Context(settings, store, auth, limiter, metrics, gate, waiters, streams, sessions)
 
 
-def make_app(context: Context) -> Gateway:
-    """The ASGI application of a server."""
-    return Gateway(context, create_app(context))
+def make_app(context: Context, pages: APIRouter | None = None) -> Gateway:
+    """The ASGI application of a server, with the board's `pages` where there are any."""
+    return Gateway(context, create_app(context, pages))
 
 
 async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gate: Gate) -> None:

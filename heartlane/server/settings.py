@@ -26,6 +26,8 @@ from heartlane.wire.variables import CLIENT_VARIABLES, LANE_VARIABLES
 
 PREFIX: Final = "HEARTLANE_"
 HOST_NAME: Final = re.compile(r"[A-Za-z0-9._:%-]{1,253}")
+PUBLIC_URL: Final = re.compile(r"(?i)https?://(?:[a-z0-9._-]{1,253}|\[[0-9a-f:.]{2,45}\])(?::\d{1,5})?")
+ALLOWED_HOST: Final = re.compile(r"\*|(?:\*\.)?[a-z0-9._-]{1,253}")
 MIB: Final = 1024 * 1024
 
 
@@ -181,6 +183,22 @@ class Settings(DatabaseSettings):
         description="Addresses or networks of proxies, by comma, whose X-Forwarded-For is believed.",
         examples=["none"],
     )
+    public_url: str | None = Field(
+        None,
+        description="Address by which people reach the board, such as https://lanes.example.com.",
+        examples=["the address of each request"],
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Further host names of this server for browsers, by comma; *.example.com for all below; * for any.",
+        examples=["those that no other site can have"],
+    )
+    session_seconds: int = Field(
+        7 * 86_400, ge=300, le=90 * 86_400, description="Longest a browser stays logged in, in seconds."
+    )
+    session_idle_seconds: int = Field(
+        43_200, ge=300, le=90 * 86_400, description="How long a browser stays logged in unused, in seconds."
+    )
     max_body_bytes: int = Field(
         4 * MIB, ge=64 * 1024, le=256 * MIB, description="Largest request body in bytes; a larger one is a 413."
     )
@@ -228,6 +246,26 @@ class Settings(DatabaseSettings):
             return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
         except ValueError:
             raise ValueError("must be addresses or networks such as 10.0.0.0/8, by comma") from None
+
+    @field_validator("public_url")
+    @classmethod
+    def _public_url(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        url = value.strip().rstrip("/")
+        if not PUBLIC_URL.fullmatch(url):
+            raise ValueError("must be an address such as https://lanes.example.com, without a path")
+        return url.lower()
+
+    @field_validator("allowed_hosts", mode="before")
+    @classmethod
+    def _allowed_hosts(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        names = tuple(part.strip().lower() for part in value.split(",") if part.strip())
+        if not all(ALLOWED_HOST.fullmatch(name) for name in names):
+            raise ValueError("must be host names such as lanes.example.com, by comma, without a port; or *")
+        return names
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod

@@ -111,6 +111,61 @@ tokens = Table(
     Index("tokens_account_id_name_idx", "account_id", "name"),
 )
 
+sessions = Table(
+    "sessions",
+    metadata,
+    # A browser that is logged in, with the rights of the token it was logged in with and for no longer than that lasts.
+    Column("id", guid(), primary_key=True),
+    Column("account_id", guid(), ForeignKey("accounts.id"), nullable=False),
+    Column("token_id", guid(), ForeignKey("tokens.id"), nullable=False),
+    Column("secret_hash", Text, nullable=False, unique=True),  # hex SHA-256 of what the cookie holds
+    Column("method", Text, nullable=False),  # token, link
+    Column("address", Text),
+    Column("user_agent", Text),
+    Column("created_at", Timestamp, nullable=False),
+    Column("last_used_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
+    Column("ended_at", Timestamp),
+    Column("end_reason", Text),  # logged_out, revoked, replaced
+    Index("sessions_account_id_id_idx", "account_id", "id"),
+)
+
+login_links = Table(
+    "login_links",
+    metadata,
+    Column("id", guid(), primary_key=True),
+    Column("token_id", guid(), ForeignKey("tokens.id"), nullable=False),
+    Column("secret_hash", Text, nullable=False, unique=True),
+    Column("created_at", Timestamp, nullable=False),
+    Column("expires_at", Timestamp, nullable=False),
+    Column("used_at", Timestamp),
+)
+
+audit = Table(
+    "audit",
+    metadata,
+    # Who did what. Triggers refuse to change or delete a row, so it refers to no other, which might go.
+    Column("number", big_key(), primary_key=True, autoincrement=True),
+    Column("id", guid(), nullable=False, unique=True),
+    Column("account_id", guid()),
+    Column("project_id", guid()),
+    Column("at", Timestamp, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("object_type", Text, nullable=False),
+    Column("object_id", Text),
+    Column("object_name", Text),
+    Column("actor_kind", Text, nullable=False),  # token, session, command_line, server, anonymous
+    Column("actor_name", Text),
+    Column("token_id", guid()),
+    Column("session_id", guid()),
+    Column("address", Text),
+    Column("user_agent", Text),
+    Column("details_json", Text, nullable=False, server_default="{}"),
+    Index("audit_account_id_number_idx", "account_id", "number"),
+    Index("audit_project_id_number_idx", "project_id", "number"),
+    sqlite_autoincrement=True,
+)
+
 projects = Table(
     "projects",
     metadata,

@@ -36,7 +36,7 @@ LIFETIME_MAX: Final = timedelta(days=36_500)
 RANDOM_BYTES: Final = 32
 HINT_LENGTH: Final = len(PREFIX) + 8
 """Shown in lists. What stays hidden is still 208 random bits."""
-_SHAPE: Final = re.compile(rf"{PREFIX}[A-Za-z0-9_-]{{49}}")
+_REST: Final = re.compile(r"[A-Za-z0-9_-]{49}")
 _CHECKSUM_LENGTH: Final = 6
 
 
@@ -69,15 +69,15 @@ class Token(NamedTuple):
 # --- the secret ---------------------------------------------------------------------------------------------------
 
 
-def new_secret() -> str:
-    """A new token. The only moment at which it exists in the clear is now."""
-    body = PREFIX + secrets.token_urlsafe(RANDOM_BYTES)
+def new_secret(prefix: str = PREFIX) -> str:
+    """A new token, or a secret of another kind. The only moment at which it exists in the clear is now."""
+    body = prefix + secrets.token_urlsafe(RANDOM_BYTES)
     return body + _checksum(body)
 
 
-def is_well_formed(secret: str) -> bool:
-    """Whether this can be a token at all: its shape and its checksum."""
-    if not _SHAPE.fullmatch(secret):
+def is_well_formed(secret: str, prefix: str = PREFIX) -> bool:
+    """Whether this can be a token (or a secret of another kind) at all: its shape and its checksum."""
+    if not secret.startswith(prefix) or not _REST.fullmatch(secret, len(prefix)):
         return False
     return hmac.compare_digest(secret[-_CHECKSUM_LENGTH:], _checksum(secret[:-_CHECKSUM_LENGTH]))
 
@@ -95,7 +95,8 @@ def _checksum(body: str) -> str:
 # --- reads --------------------------------------------------------------------------------------------------------
 
 
-def _select_tokens() -> Select[Any]:
+def select_tokens() -> Select[Any]:
+    """The query of tokens, in the order of `Token`'s fields."""
     return select(
         tokens.c.id,
         tokens.c.name,
@@ -118,7 +119,7 @@ async def find_by_secret(store: Store, secret: str) -> tuple[Token, datetime] | 
     clock = func.clock_timestamp(type_=Timestamp()) if on_server else literal(None, Timestamp())
     async with store.reading() as conn:
         found = await conn.execute(
-            _select_tokens().add_columns(tokens.c.token_hash, clock).where(tokens.c.token_hash == wanted)
+            select_tokens().add_columns(tokens.c.token_hash, clock).where(tokens.c.token_hash == wanted)
         )
         row = found.one_or_none()
     if row is None or not hmac.compare_digest(row[-2], wanted):
@@ -129,7 +130,7 @@ async def find_by_secret(store: Store, secret: str) -> tuple[Token, datetime] | 
 
 async def list_tokens(store: Store, *, account: str | None = None) -> list[Token]:
     """Every token, or one account's, oldest first. Raises StoreUnavailable."""
-    query = _select_tokens().order_by(tokens.c.id)
+    query = select_tokens().order_by(tokens.c.id)
     if account is not None:
         query = query.where(accounts.c.name == account)
     async with store.reading() as conn:
@@ -218,7 +219,7 @@ async def rotate(store: Store, token_id: str, *, lifetime: timedelta | None = No
     """
     _check_lifetime(lifetime)
     async with store.writing() as tx:
-        row = (await tx.conn.execute(_select_tokens().where(tokens.c.id == token_id))).one_or_none()
+        row = (await tx.conn.execute(select_tokens().where(tokens.c.id == token_id))).one_or_none()
         if row is None:
             raise TokenError(f"there is no token {token_id!r}")
         old = Token._make(row)
@@ -285,7 +286,7 @@ async def _insert(
         "expires_at": None if lifetime is None else now + lifetime,
     }
     await conn.execute(insert(tokens).values(row))
-    return Token._make((await conn.execute(_select_tokens().where(tokens.c.id == token_id))).one()), secret
+    return Token._make((await conn.execute(select_tokens().where(tokens.c.id == token_id))).one()), secret
 
 
 async def _revoke(conn: AsyncConnection, token_id: str, now: datetime) -> bool:

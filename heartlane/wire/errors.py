@@ -35,7 +35,7 @@ _ROWS: Final = (
         "NOT_AUTHENTICATED",
         401,
         "The request carries no valid token.",
-        "Send `Authorization: Bearer <token>` with a token made by `heartlane token create`.",
+        "Send `Authorization: Bearer <token>` with a token made by `heartlane token create`; a browser logs in again.",
     ),
     ErrorCode(
         "TOKEN_EXPIRED",
@@ -58,8 +58,8 @@ _ROWS: Final = (
     ErrorCode(
         "FORBIDDEN",
         403,
-        "The token's scope doesn't allow this.",
-        "Use a token of the scope that `error` names.",
+        "The token's scope doesn't allow this, or a browser's change lacks the proof that it is meant.",
+        "Use a token of the scope that `error` names; a browser sends the header `X-CSRF-Token` with each change.",
     ),
     ErrorCode(
         "NOT_FOUND",

@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
+from heartlane.wire import people_examples
+
 ACCOUNT: Final = "01983c5a-7f10-7c3e-9a51-0c5a3f1b2d40"
 PROJECT: Final = "01983c5b-1a2b-7d4c-8e5f-6a7b8c9d0e1f"
 MILESTONE: Final = "01983c5b-9f3e-7a10-b2c4-d5e6f7a8b9c0"
@@ -359,6 +361,7 @@ ANSWERS: Final[dict[str, Any]] = {
     "reject_plan": {"plan": REJECTED_PLAN},
     "healthz": {"status": "ok", "version": "1.0.0"},
     "readyz": {"status": "ready"},
+    **people_examples.ANSWERS,
 }
 """Operation → its answer."""
 

@@ -129,3 +129,10 @@ class WorkerQuery(PageQuery):
     """Which workers."""
 
     project_id: Opt[Id] = None
+
+
+class SessionQuery(PageQuery):
+    """Which sessions."""
+
+    all: Flag = False
+    """`true`: those that are over, too."""

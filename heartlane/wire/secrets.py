@@ -30,8 +30,8 @@ _REST_OF_HEADER: Final = (
 )
 _ASSIGNED: Final = r"[\"']?(?![$<{*])([^\s\"'&]{8,})"
 _SHAPES: Final = (
-    # Heartlane's own tokens
-    r"hlt_([A-Za-z0-9_-]{4,})",
+    # Heartlane's own: tokens, sessions, one-time links
+    r"hl[tsl]_([A-Za-z0-9_-]{4,})",
     # Authorization: Bearer …, also in a query string; and the rest of such a header, whatever its scheme, quoted or not
     _word("b", f"(?i:earer){_BEARER}"),
     _word("B", f"(?i:earer){_BEARER}"),

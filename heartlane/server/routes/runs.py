@@ -14,7 +14,17 @@ from heartlane.lanes.run import Run
 from heartlane.server.auth import Principal, require
 from heartlane.server.bodies import event_body
 from heartlane.server.context import Context
-from heartlane.server.depends import Json, Operator, PathId, Server, Viewer, Worker, body_of, not_found
+from heartlane.server.depends import (
+    Json,
+    Operator,
+    PathId,
+    Server,
+    Viewer,
+    Worker,
+    body_of,
+    credential_of,
+    not_found,
+)
 from heartlane.server.hot import refuse
 from heartlane.server.limits import client_ip
 from heartlane.server.run_details import with_details
@@ -98,7 +108,7 @@ async def stream_run(
         RunRead(run, await context.store.now(), began_at),
         after=max(query.after or 0, last_event_id or 0),
         heartbeats=query.heartbeats,
-        header=request.headers["authorization"].encode("latin-1"),
+        header=credential_of(request),
         address=client_ip(request.scope, context.settings.trusted_proxies),
     )
     return StreamResponse(context.gate, follow)

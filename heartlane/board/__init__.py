@@ -1,0 +1,1 @@
+"""The board: the pages that people look at, and what these load."""
