@@ -19,6 +19,10 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "port": "8080",
     "rate_limits": "report=6000/minute,plan=off",
     "trusted_proxies": "127.0.0.1,10.0.0.0/8",
+    "public_url": "https://lanes.example.com",
+    "allowed_hosts": "lanes.example.com,*.lanes.example.com",
+    "session_seconds": "2592000",
+    "session_idle_seconds": "3600",
     "max_body_bytes": "8388608",
     "ledger_queue_limit": "20000",
     "pool_size": "16",
@@ -34,6 +38,8 @@ VALUES: Final[Mapping[str, str]] = {
     "host": "an address or a host name",
     "rate_limits": "`on`, `off`, or figures by [name](#rate-limits-by-name), by comma",
     "trusted_proxies": "addresses and networks, by comma",
+    "public_url": "an address with `http://` or `https://`, without a path",
+    "allowed_hosts": "host names without ports, by comma; `*.` before one takes in all below it; `*` is any name",
 }
 """Setting → what it may be, where its type alone doesn't say so."""
 

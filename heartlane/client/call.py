@@ -203,6 +203,11 @@ def patch(path: str, answer: type[Answer], pick: Callable[[Answer], T], body: Ma
     return Call("PATCH", path, answer, pick, body=body, repeatable=True)
 
 
+def delete(path: str, answer: type[Answer], pick: Callable[[Answer], T]) -> Call[T]:
+    """A call that ends something: twice is the same as once."""
+    return Call("DELETE", path, answer, pick, repeatable=True)
+
+
 def part(id: Id) -> str:
     """An id as one part of a path, whatever is in it."""
     return quote(str(id), safe="")

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from heartlane.client import calls, project_calls
+from heartlane.client import calls, people_calls, project_calls
 from heartlane.client.call import Call, Page
 
 if TYPE_CHECKING:
@@ -110,6 +110,11 @@ class Routes:
     read_ticket = Method(project_calls.read_ticket)
     patch_ticket = Method(project_calls.patch_ticket)
     change_tickets = Method(project_calls.change_tickets)
+
+    me = Method(people_calls.me)
+    create_login_link = Method(people_calls.create_login_link)
+    sessions = Listing(people_calls.sessions)
+    end_session = Method(people_calls.end_session)
 
     health = Method(calls.health)
     ready = Method(calls.ready)

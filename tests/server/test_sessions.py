@@ -118,7 +118,7 @@ PLACES: dict[str, str] = {
     "/login?next=/login": "/",
     "/logout": "/",
     "/api/agents/runs": "/",
-    "/" + "x" * 3000, "/",
+    "/" + "x" * 3000: "/",
     "": "/",
 }
 

@@ -27,6 +27,7 @@ def _id(number: int) -> str:
 ACCOUNT, PROJECT, MILESTONE, TOKEN, PLAN = map(_id, range(1, 6))
 TICKET_OPEN, TICKET_CLOSED = _id(11), _id(12)
 HELD, QUEUED, WAITING, SHIPPED, FAILED, RELEASED = map(_id, range(21, 27))
+SESSION, LINK, ENTRY = map(_id, range(31, 34))
 LANES: Final = (
     '[{"laneKey":"lane-1","title":"Läne 1","role":"backend","ticketIds":[],"labels":{},"priority":0,"after":[]}]'
 )
@@ -277,7 +278,56 @@ _0001: Final[Tables] = {
     "control": [{"id": 1, "alive_at": NOW, "resumed_at": NOW - timedelta(days=1)}],
 }
 
-ROWS: Final[Mapping[str, Tables]] = {"0001": _0001}
+_0002: Final[Tables] = {
+    "sessions": [
+        {
+            "id": SESSION,
+            "account_id": ACCOUNT,
+            "token_id": TOKEN,
+            "secret_hash": "1f" * 32,
+            "method": "link",
+            "address": "192.0.2.1",
+            "user_agent": "Browser/1.0",
+            "created_at": NOW,
+            "last_used_at": NOW,
+            "expires_at": LATER,
+            "ended_at": NOW,
+            "end_reason": "logged_out",
+        }
+    ],
+    "login_links": [
+        {
+            "id": LINK,
+            "token_id": TOKEN,
+            "secret_hash": "2f" * 32,
+            "created_at": NOW,
+            "expires_at": NOW + timedelta(minutes=5),
+            "used_at": NOW,
+        }
+    ],
+    "audit": [
+        {
+            "number": 1,
+            "id": ENTRY,
+            "account_id": ACCOUNT,
+            "project_id": PROJECT,
+            "at": NOW,
+            "action": "plan.approved",
+            "object_type": "plan",
+            "object_id": PLAN,
+            "object_name": "Plan",
+            "actor_kind": "session",
+            "actor_name": "ci",
+            "token_id": TOKEN,
+            "session_id": SESSION,
+            "address": "192.0.2.1",
+            "user_agent": "Browser/1.0",
+            "details_json": '{"lanes":1}',
+        }
+    ],
+}
+
+ROWS: Final[Mapping[str, Tables]] = {"0001": _0001, "0002": _0002}
 """Revision → table → rows. A revision has the tables of those before it, but for those that it gives anew."""
 
 GONE: Final[frozenset[tuple[str, str]]] = frozenset()

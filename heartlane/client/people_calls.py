@@ -1,0 +1,28 @@
+"""Who calls, who is logged in: every route as a function that builds a `Call`."""
+
+from __future__ import annotations
+
+from heartlane.client.call import Call, Id, Page, delete, get, listing, part, post, query_of
+from heartlane.wire import people_answers as answers
+from heartlane.wire.people_answers import LoginLinkObject, MeObject, SessionObject
+
+
+def me() -> Call[MeObject]:
+    """The token that calls, and what it may."""
+    return get("/api/me", answers.MeAnswer, lambda answer: answer.me)
+
+
+def create_login_link() -> Call[LoginLinkObject]:
+    """A link that logs one browser in, once, within 5 minutes, with this token's rights."""
+    return post("/api/login-links", answers.LoginLinkAnswer, lambda answer: answer.login_link, None)
+
+
+def sessions(*, all: bool | None = None, limit: int | None = None) -> Call[Page[SessionObject]]:
+    """Browsers that are logged in, newest first; with `all` those that were, too."""
+    query = query_of(all=all, limit=limit)
+    return listing("/api/sessions", answers.SessionList, lambda answer: answer.sessions, query)
+
+
+def end_session(session_id: Id) -> Call[SessionObject]:
+    """Log a browser out."""
+    return delete(f"/api/sessions/{part(session_id)}", answers.SessionAnswer, lambda answer: answer.session)
