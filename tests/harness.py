@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 from sqlalchemy import update
 
-from heartlane.board.login import make_router
+from heartlane.board.pages import make_router
 from heartlane.server.context import Context
 from heartlane.server.serve import make_app, make_context
 from heartlane.server.settings import Settings

@@ -219,6 +219,7 @@ def test_the_core_reads_no_clock_and_nothing_of_the_world() -> None:
         ("wire/answers.py", "def late():\n    import heartlane.server.app"),
         ("store/store.py", "from heartlane import server"),
         ("server/app.py", "from heartlane.cli.main import main"),
+        ("server/app.py", "from heartlane.board.pages import make_router"),
         ("client/aio.py", "from heartlane.store.ids import new_id"),
         ("worker/sidecar.py", "from heartlane.server import settings"),
         ("__init__.py", "from heartlane.cli import main"),

@@ -49,7 +49,7 @@ def serve(**flags: Any) -> None:
     """Start the server. SIGTERM or Ctrl-C ends it once it has answered what it accepted."""
     settings = load_settings(flags)
     settings.database.prepare_folder()
-    from heartlane.board.login import make_router
+    from heartlane.board.pages import make_router
     from heartlane.server.serve import CannotStart, run
 
     try:

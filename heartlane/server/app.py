@@ -44,15 +44,13 @@ def create_app(context: Context, pages: APIRouter | None = None) -> App:
 
     pages   the routes of the board, which stands above the server; none in a server that is an API alone
     """
-    app = make_fastapi(context)
-    if pages is not None:
-        app.include_router(pages)
+    app = make_fastapi(context, pages)
     trusted = context.settings.trusted_proxies
     return AccessLog(Front(context, app, Methods(pages)), lambda scope: client_ip(scope, trusted))
 
 
-def make_fastapi(context: Context) -> FastAPI:
-    """FastAPI with every route, and one shape for all that goes wrong in them."""
+def make_fastapi(context: Context, pages: APIRouter | None) -> FastAPI:
+    """FastAPI with every route, the board's first, and one shape for all that goes wrong in them."""
     app = FastAPI(
         title="Heartlane",
         version=__version__,
@@ -63,7 +61,7 @@ def make_fastapi(context: Context) -> FastAPI:
         separate_input_output_schemas=False,
     )
     app.state.context = context
-    for router in ROUTERS:
+    for router in (*(() if pages is None else (pages,)), *ROUTERS):
         app.include_router(router)
 
     @cache

@@ -1,4 +1,4 @@
-"""Pages for browsers: the first page, the reader of the OpenAPI document, and what they load.
+"""A page for browsers: the reader of the OpenAPI document, and what it loads.
 
 All of it comes from this server: no asset from another host, no inline script, and a content security policy that
 holds browsers to that.
@@ -13,7 +13,7 @@ from importlib import resources
 from typing import Final, NamedTuple
 
 from fastapi import APIRouter, Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 
 from heartlane import __version__
 
@@ -66,10 +66,11 @@ def respond(request: Request, asset: Asset) -> Response:
     return Response(asset.body, media_type=asset.media_type, headers=headers)
 
 
-@router.get("/", summary="First page", response_class=Response, responses={200: {"content": {"text/html": {}}}})
-async def first_page(request: Request) -> Response:
-    """The server's name and version, and where to go from here."""
-    return respond(request, load("index.html"))
+@router.get("/", summary="The board", response_class=Response, responses={200: {"content": {"text/html": {}}}})
+async def board() -> Response:
+    """The page that people look at: which lanes are being worked, by whom, what is stuck, what needs a hand."""
+    # The board itself stands above the server and before this route; a server without one has this page alone.
+    return RedirectResponse("/docs", 307)
 
 
 @router.get("/docs", summary="API reader", response_class=Response, responses={200: {"content": {"text/html": {}}}})
