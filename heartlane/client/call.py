@@ -208,6 +208,11 @@ def delete(path: str, answer: type[Answer], pick: Callable[[Answer], T]) -> Call
     return Call("DELETE", path, answer, pick, repeatable=True)
 
 
+def put(path: str, answer: type[Answer], pick: Callable[[Answer], T], body: Mapping[str, Any]) -> Call[T]:
+    """A call that has something be as it says: twice is the same as once."""
+    return Call("PUT", path, answer, pick, body=body, repeatable=True)
+
+
 def part(id: Id) -> str:
     """An id as one part of a path, whatever is in it."""
     return quote(str(id), safe="")

@@ -9,9 +9,24 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from heartlane.client.call import KEEP, Call, Id, Keep, Page, changed, get, given, listing, part, patch, post, query_of
+from heartlane.client.call import (
+    KEEP,
+    Call,
+    Id,
+    Keep,
+    Page,
+    changed,
+    get,
+    given,
+    listing,
+    part,
+    patch,
+    post,
+    put,
+    query_of,
+)
 from heartlane.wire import answers
-from heartlane.wire.answers import MilestoneObject, ProjectObject, TicketObject
+from heartlane.wire.answers import MilestoneObject, ProjectObject, SyncedTicket, TicketObject
 from heartlane.wire.names import ResolutionName, RoleName, RoleStateName, StageName, StatusName, TicketRoleName
 
 # --- projects and milestones --------------------------------------------------------------------------------------
@@ -139,6 +154,16 @@ def create_ticket(
         external_url=external_url,
     )
     return post(_tickets(project_id), answers.TicketAnswer, lambda answer: answer.ticket, body)
+
+
+def sync_tickets(project_id: Id, tickets: Sequence[Mapping[str, Any]]) -> Call[Sequence[SyncedTicket]]:
+    """Make or bring up to date tickets that a source tells of, 200 at most: all of them, or none.
+
+    tickets     the fields of each: `external_url` or `external_key`, `title`, `description`, `request_type`,
+                `priority`, and where wanted `blocking`, `roles`, `status`, `resolution_type`, `milestone_id`, `create`
+    """
+    body = {"tickets": [dict(ticket) for ticket in tickets]}
+    return put(_tickets(project_id), answers.SyncedTickets, lambda answer: answer.results, body)
 
 
 def tickets(

@@ -106,6 +106,7 @@ class Routes:
     read_milestone = Method(project_calls.read_milestone)
     patch_milestone = Method(project_calls.patch_milestone)
     create_ticket = Method(project_calls.create_ticket)
+    sync_tickets = Method(project_calls.sync_tickets)
     tickets = Listing(project_calls.tickets)
     read_ticket = Method(project_calls.read_ticket)
     patch_ticket = Method(project_calls.patch_ticket)

@@ -8,10 +8,12 @@ from typing import Any
 
 import orjson
 
+from heartlane.store.external import name_of_key
 from heartlane.store.pages import Page
 from heartlane.store.plans import Plan
 from heartlane.store.projects import Milestone, Project
 from heartlane.store.runs import LoggedEvent, Worker
+from heartlane.store.ticket_sync import Synced
 from heartlane.store.tickets import TicketRow
 from heartlane.wire.parse import dump_json
 from heartlane.wire.run_json import JSON_OPTIONS, run_body
@@ -58,10 +60,16 @@ def ticket_body(ticket: TicketRow) -> dict[str, Any]:
         "actor_role": ticket.actor_role,
         "verified_existing": bool(ticket.verified_existing),
         "external_url": ticket.external_url,
+        "external_key": name_of_key(ticket.external_key),
         "created_at": ticket.created_at,
         "updated_at": ticket.updated_at,
         "closed_at": ticket.closed_at,
     }
+
+
+def synced_body(synced: Synced) -> dict[str, Any]:
+    """What became of a ticket that a source told of."""
+    return {"outcome": synced.outcome, "ticket": None if synced.ticket is None else ticket_body(synced.ticket)}
 
 
 def plan_body(plan: Plan) -> dict[str, Any]:

@@ -226,13 +226,16 @@ def _complete(operation: dict[str, Any], route: APIRoute) -> None:
     operation["responses"].pop("422", None)
     if reader is not None:
         operation["requestBody"] = _request_body(name, reader.models, required=not reader.optional)
-    answer = next((text for status, text in operation["responses"].items() if status.startswith("2")), None)
+    answered = [text for status, text in operation["responses"].items() if status.startswith("2")]
+    answer = answered[0] if answered else None
     if answer is not None and name in STREAMS:
         answer["description"] = "A stream of events that ends with the connection."
         answer["content"] = {EVENT_STREAM: {"schema": {"type": "string"}, "example": STREAMS[name]}}
     if answer is not None and name in ANSWERS:
         answer["description"] = (route.response_model.__doc__ or "").partition("\n")[0]
-        answer["content"][JSON]["example"] = ANSWERS[name]
+    if name in ANSWERS:
+        for each in answered:
+            each["content"][JSON]["example"] = ANSWERS[name]
     has_input = reader is not None or bool(operation.get("parameters"))
     _add_errors(
         operation,

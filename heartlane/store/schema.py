@@ -219,8 +219,18 @@ tickets = Table(
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
     Column("closed_at", Timestamp),
+    Column("external_key", Text),  # what tells it from all others of its project elsewhere (heartlane.store.external)
+    Column("external_said_json", Text),  # what its source said of it last (heartlane.lanes.upstream)
     Index("tickets_project_id_id_idx", "project_id", "id"),
     Index("tickets_milestone_id_idx", "milestone_id"),
+    Index(
+        "tickets_project_id_external_key_idx",
+        "project_id",
+        "external_key",
+        unique=True,
+        sqlite_where=text("external_key IS NOT NULL"),
+        postgresql_where=text("external_key IS NOT NULL"),
+    ),
 )
 
 plans = Table(

@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket, amend, open_ticket
+from heartlane.store.external import key_of_url
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, cursor_id, page
 from heartlane.store.schema import milestones, tickets
@@ -18,6 +19,8 @@ from heartlane.store.store import WriteTransaction
 
 MOVES: Final = frozenset({"roles", "status", "stage", "resolution_type", "verified_existing"})
 """What the rules of `heartlane.lanes.tickets` decide; every other field is a plain column."""
+
+KEYS_LOCK: Final = 0x7469_636B  # "tick"
 
 
 class TicketRow(NamedTuple):
@@ -44,6 +47,8 @@ class TicketRow(NamedTuple):
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None
+    external_key: str | None = None
+    external_said_json: str | None = None
 
     @property
     def moving(self) -> Ticket:
@@ -65,6 +70,14 @@ class Refused(NamedTuple):
     refusals: Sequence[tuple[int, Refusal]]
 
 
+class UrlTaken(Exception):
+    """Another ticket of the project has this `external_url` already. `ticket_id` is that one's."""
+
+    def __init__(self, ticket_id: str) -> None:
+        super().__init__(f"is that of the ticket {ticket_id} already")
+        self.ticket_id = ticket_id
+
+
 async def create_ticket(
     tx: WriteTransaction,
     project_id: str,
@@ -72,12 +85,47 @@ async def create_ticket(
     *,
     roles: Sequence[str],
     verified_existing: bool,
-) -> TicketRow:
-    """A new ticket of a project that the caller has looked up. `values`: the plain columns, each one."""
+) -> tuple[TicketRow, bool]:
+    """A new ticket of a project that the caller has looked up, and True. `values`: the plain columns, each one.
+
+    Where the project has a ticket with the same `external_url`: that one as it is, and False.
+    """
+    url, key = values.get("external_url"), None
+    if url is not None:
+        key = key_of_url(url)
+        await lock_keys(tx, project_id)
+        known = await find_by_keys(tx.conn, project_id, [key])
+        if known:
+            return known[key], False
     moving = open_ticket(new_id(), roles, tx.now, verified_existing=verified_existing)
-    row = TicketRow(project_id=project_id, created_at=tx.now, **moving._asdict(), **values)
+    row = TicketRow(project_id=project_id, created_at=tx.now, external_key=key, **moving._asdict(), **values)
     await tx.conn.execute(insert(tickets).values(row._asdict()))
-    return row
+    return row, True
+
+
+async def lock_keys(tx: WriteTransaction, project_id: str) -> None:
+    """Be the only one, until the transaction ends, that gives tickets of this project their names elsewhere.
+
+    A lock of its own on PostgreSQL, taken before any row: two imports at once would otherwise insert the same keys in
+    different orders, and wait for each other. SQLite has one writer anyway.
+    """
+    if tx.conn.dialect.name == "postgresql":
+        await tx.conn.execute(
+            text("SELECT pg_advisory_xact_lock(:kind, hashtext(CAST(:project_id AS text)))"),
+            {"kind": KEYS_LOCK, "project_id": project_id},
+        )
+
+
+async def find_by_keys(
+    conn: AsyncConnection, project_id: str, keys: Sequence[str], *, lock: bool = False
+) -> dict[str, TicketRow]:
+    """Those of the project's tickets that have one of these keys, by key; with `lock`, their rows locked."""
+    query = select(tickets).where(
+        tickets.c.project_id == project_id, tickets.c.external_key.is_not(None), tickets.c.external_key.in_(keys)
+    )
+    query = query.order_by(tickets.c.id)
+    result = await conn.execute(query.with_for_update() if lock else query)
+    return {row.external_key: TicketRow._make(row) for row in result}
 
 
 async def list_tickets(
@@ -118,8 +166,10 @@ async def change_tickets(
     changes     field → value: those of MOVES go by the rules, any other is a column
 
     Answers the tickets as they are then, in the order asked for, None for one that the project doesn't have (then
-    nothing was changed either).
+    nothing was changed either). Raises UrlTaken for an `external_url` that another ticket has.
     """
+    if "external_url" in changes:
+        changes = {**changes, "external_key": await _own_key(tx, project_id, ticket_ids, changes["external_url"])}
     rows = await read_tickets(tx.conn, project_id, ticket_ids, lock=True)
     if any(ticket_id not in rows for ticket_id in ticket_ids):
         return [rows.get(ticket_id) for ticket_id in ticket_ids]
@@ -139,6 +189,17 @@ async def change_tickets(
         await tx.conn.execute(update(tickets).where(tickets.c.id == ticket_id).values(values))
         rows[ticket_id] = rows[ticket_id]._replace(**values)
     return [rows[ticket_id] for ticket_id in ticket_ids]
+
+
+async def _own_key(tx: WriteTransaction, project_id: str, ticket_ids: Sequence[str], url: str | None) -> str | None:
+    if url is None:
+        return None
+    key = key_of_url(url)
+    await lock_keys(tx, project_id)
+    known = await find_by_keys(tx.conn, project_id, [key])
+    if known and known[key].id not in ticket_ids:
+        raise UrlTaken(known[key].id)
+    return key
 
 
 async def is_milestone_of(conn: AsyncConnection, project_id: str, milestone_id: str) -> bool:

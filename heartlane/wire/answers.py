@@ -24,6 +24,7 @@ from heartlane.wire.names import (
     StageName,
     StateName,
     StatusName,
+    SyncOutcomeName,
     TicketRoleName,
 )
 
@@ -117,6 +118,9 @@ class TicketObject(Answer):
     actor_role: str | None
     verified_existing: bool
     external_url: str | None
+    """Where it is elsewhere; no two tickets of a project have the same."""
+    external_key: str | None
+    """What its source calls it, where that has no address for it."""
     created_at: datetime
     updated_at: datetime
     closed_at: datetime | None
@@ -136,6 +140,21 @@ class TicketList(Answer):
 
 
 # --- plans and runs -----------------------------------------------------------------------------------------------
+
+
+class SyncedTicket(Answer):
+    """What became of one ticket that a source told of."""
+
+    outcome: Open[SyncOutcomeName]
+    """`skipped`: the project has none, and none was to be made."""
+    ticket: TicketObject | None
+    """As it is now; null where it was skipped."""
+
+
+class SyncedTickets(Answer):
+    """What became of the tickets, in the order given."""
+
+    results: list[SyncedTicket]
 
 
 class LaneObject(Answer):

@@ -67,6 +67,7 @@ TICKET_OBJECT: Final[dict[str, Any]] = {
     "actor_role": "product",
     "verified_existing": False,
     "external_url": "https://tracker.example.com/SHOP-118",
+    "external_key": None,
     "created_at": EARLIER,
     "updated_at": NOW,
     "closed_at": None,
@@ -258,6 +259,30 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
             "resolution_type": "duplicate",
         },
     },
+    "sync_tickets": {
+        "One that is new, one that was closed there": {
+            "tickets": [
+                {
+                    "external_url": "https://tracker.example.com/SHOP-118",
+                    "title": "Totals without a reload",
+                    "description": "The total follows when a line changes.",
+                    "request_type": "feature",
+                    "priority": "high",
+                    "roles": ["frontend", "backend"],
+                },
+                {
+                    "external_url": "https://tracker.example.com/SHOP-77",
+                    "title": "Old browsers",
+                    "description": "They see a page without styles.",
+                    "request_type": "bug",
+                    "priority": "low",
+                    "status": "closed",
+                    "resolution_type": "wont_fix",
+                    "create": False,
+                },
+            ]
+        }
+    },
     "change_tickets": {"Move two": {"ticket_ids": [TICKET, OTHER_TICKET], "stage": "up_next"}},
     "create_plan": {
         "From tickets": {"milestoneId": MILESTONE, "ticketIds": [TICKET, OTHER_TICKET]},
@@ -351,6 +376,9 @@ ANSWERS: Final[dict[str, Any]] = {
             "pr_urls": ["https://git.example.com/shop/web/pulls/204"],
             "closed_at": NOW,
         }
+    },
+    "sync_tickets": {
+        "results": [{"outcome": "created", "ticket": TICKET_OBJECT}, {"outcome": "skipped", "ticket": None}]
     },
     "change_tickets": {"tickets": [TICKET_OBJECT | {"stage": "up_next"}], "next_cursor": None},
     "list_tickets": {"tickets": [TICKET_OBJECT], "next_cursor": None},

@@ -21,6 +21,7 @@ T = TypeVar("T")
 REQUEST_TYPE_MAX: Final = 100
 TICKET_PRIORITY_MAX: Final = 50
 ACTOR_ROLE_MAX: Final = 200
+EXTERNAL_KEY_MAX: Final = 200
 SUGGESTED_RESOLUTION_MAX: Final = 5_000
 MILESTONE_DESCRIPTION_MAX: Final = 5_000
 EVIDENCE_MAX: Final = 20_000
@@ -164,6 +165,7 @@ TicketTitle = Annotated[str, Field(min_length=bounds.TICKET_TITLE_MIN, max_lengt
 TicketDescription = Annotated[
     str, Field(min_length=bounds.TICKET_DESCRIPTION_MIN, max_length=bounds.TICKET_DESCRIPTION_MAX), NO_NUL
 ]
+ExternalKey = Annotated[str, Field(min_length=1, max_length=EXTERNAL_KEY_MAX), NO_NUL]
 RequestType = Annotated[str, Field(min_length=1, max_length=REQUEST_TYPE_MAX), NO_NUL]
 TicketPriority = Annotated[str, Field(min_length=1, max_length=TICKET_PRIORITY_MAX), NO_NUL]
 ActorRole = Annotated[str, Field(min_length=1, max_length=ACTOR_ROLE_MAX), NO_NUL]

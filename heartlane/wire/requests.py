@@ -19,6 +19,7 @@ from heartlane.wire.fields import (
     ActorRole,
     Branch,
     Counter,
+    ExternalKey,
     Id,
     Instant,
     Labels,
@@ -225,6 +226,42 @@ class CreateTicketBody(RequestBody):
     milestone_id: Id | None = None
     external_url: Url | None = None
     """The same ticket elsewhere."""
+
+
+class SyncedTicketBody(RequestBody):
+    """A ticket as its source tells it."""
+
+    external_url: Opt[Url] = None
+    """Where it is; what it is known by. One of `external_url` and `external_key` is needed."""
+    external_key: Opt[ExternalKey] = None
+    """What it is called there, where it has no address."""
+    title: TicketTitle
+    description: TicketDescription
+    request_type: RequestType
+    priority: TicketPriority
+    blocking: bool = False
+    roles: Annotated[list[RoleName], Field(max_length=7)] = []
+    """Who has to work on it; empty: `other`."""
+    status: StatusName = "open"
+    resolution_type: Opt[ResolutionName] = None
+    """How it ended there; only with the status `closed`."""
+    milestone_id: Opt[Id] = None
+    create: bool = True
+    """Whether it is made where the project has none yet; `false`: such a one is skipped."""
+
+    @model_validator(mode="after")
+    def _fields_fit(self) -> Self:
+        if self.external_url is None and self.external_key is None:
+            raise PydanticCustomError("external_name", "needs an external_url or an external_key")
+        if self.resolution_type is not None and self.status != "closed":
+            raise PydanticCustomError("resolution", "has a resolution_type, which belongs to the status closed alone")
+        return self
+
+
+class SyncTicketsBody(RequestBody):
+    """Tickets of a source, one page of them: made or brought up to date, all of them or none."""
+
+    tickets: Annotated[list[SyncedTicketBody], Field(min_length=1, max_length=bounds.TICKETS_PER_BATCH_MAX)]
 
 
 class PatchTicketBody(RequestBody):

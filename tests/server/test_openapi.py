@@ -52,7 +52,7 @@ CONTRACT = {
     "/api/projects/{id}": {"get", "patch"},
     "/api/projects/{id}/milestones": {"get", "post"},
     "/api/projects/{id}/milestones/{milestoneId}": {"get", "patch"},
-    "/api/projects/{id}/tickets": {"get", "post"},
+    "/api/projects/{id}/tickets": {"get", "post", "put"},
     "/api/projects/{id}/tickets/batch": {"post"},
     "/api/projects/{id}/tickets/{ticketId}": {"get", "patch"},
     "/healthz": {"get"},

@@ -79,7 +79,8 @@ class Fleet:
         empty = dict.fromkeys(("milestone_id", "evidence_json", "suggested_resolution", "actor_role", "external_url"))
         values = {**texts, **empty, "blocking": False}
         async with self.store.writing() as tx:
-            return (await create_ticket(tx, self.project_id, values, roles=roles, verified_existing=False)).id
+            row, _ = await create_ticket(tx, self.project_id, values, roles=roles, verified_existing=False)
+            return row.id
 
     async def milestone(self) -> str:
         """A new milestone of the project; its id."""

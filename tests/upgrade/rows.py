@@ -25,7 +25,7 @@ def _id(number: int) -> str:
 
 
 ACCOUNT, PROJECT, MILESTONE, TOKEN, PLAN = map(_id, range(1, 6))
-TICKET_OPEN, TICKET_CLOSED = _id(11), _id(12)
+TICKET_OPEN, TICKET_CLOSED, TICKET_IMPORTED = _id(11), _id(12), _id(13)
 HELD, QUEUED, WAITING, SHIPPED, FAILED, RELEASED = map(_id, range(21, 27))
 SESSION, LINK, ENTRY = map(_id, range(31, 34))
 LANES: Final = (
@@ -327,7 +327,20 @@ _0002: Final[Tables] = {
     ],
 }
 
-ROWS: Final[Mapping[str, Tables]] = {"0001": _0001, "0002": _0002}
+_URL: Final = "https://tracker.test/ü/118"
+_0005: Final[Tables] = {
+    "tickets": [
+        *({**row, "external_key": None, "external_said_json": None} for row in _0001["tickets"]),
+        _ticket(
+            TICKET_IMPORTED,
+            external_url=_URL,
+            external_key="url:340f4b12f7a0d781b749990cf60c2b32",
+            external_said_json='{"resolution_type":null,"roles":["backend"],"status":"open","texts":{"title":"Sign"}}',
+        ),
+    ]
+}
+
+ROWS: Final[Mapping[str, Tables]] = {"0001": _0001, "0002": _0002, "0005": _0005}
 """Revision → table → rows. A revision has the tables of those before it, but for those that it gives anew."""
 
 GONE: Final[frozenset[tuple[str, str]]] = frozenset()

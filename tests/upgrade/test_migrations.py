@@ -8,6 +8,7 @@ from alembic.script import ScriptDirectory
 from heartlane.lanes.commands import Command, Report
 from heartlane.lanes.run import RUN_COLUMNS, Event
 from heartlane.store.batch import Outcome
+from heartlane.store.external import key_of_url
 from heartlane.store.migrations import runner
 from heartlane.store.schema import metadata, runs
 from heartlane.store.store import Store
@@ -115,3 +116,20 @@ async def _work_on(fleet: Fleet) -> None:
 def test_an_upgraded_database_has_nothing_wrong_with_it(empty_database_url: str) -> None:
     assert upgrade(empty_database_url).current is None
     assert check(empty_database_url) == []
+
+
+async def test_tickets_with_the_same_address_keep_one_each(empty_database_url: str) -> None:
+    await migrate_to(empty_database_url, "0001")
+    rows = history.rows_at("0001", REVISIONS)
+    url = "https://tracker.test/1"
+    first, second = rows["tickets"]
+    third = {**second, "id": history.TICKET_IMPORTED}
+    tickets_before = [{**each, "external_url": url} for each in (first, second, third)]
+    await fill(empty_database_url, {**rows, "tickets": tickets_before})
+    await upgrade_async(empty_database_url)
+    found = {row["id"]: row for row in await read(empty_database_url, "tickets")}
+    urls = [found[each]["external_url"] for each in (first["id"], second["id"], third["id"])]
+    assert urls == [url, f"{url}#{second['id']}", f"{url}#{third['id']}"]
+    assert [row["external_key"] for row in found.values()] == [
+        key_of_url(row["external_url"]) for row in found.values()
+    ]

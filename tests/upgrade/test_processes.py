@@ -18,6 +18,7 @@ from sqlalchemy import make_url
 
 from heartlane.store import upgrade as upgrading
 from heartlane.store.errors import SchemaMismatch, StoreUnavailable
+from heartlane.store.migrations import runner
 from heartlane.store.upgrade import ADVISORY_LOCK, HEAD, Status, upgrade, upgrade_async
 from tests.cli.command import ROOT, environment
 from tests.store.fleet import eventually
@@ -25,7 +26,7 @@ from tests.upgrade import rows as history
 from tests.upgrade.database import fetch, fill, is_sqlite, read, tables
 from tests.upgrade.next_version import IN_THE_MIDDLE, REVISION, pretend
 
-FILLED = history.rows_at(HEAD, [HEAD])
+FILLED = history.rows_at(HEAD, runner.revisions())
 
 
 def path_of(url: str) -> Path:

@@ -9,38 +9,70 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query
 
 from heartlane.server.auth import Principal
-from heartlane.server.bodies import list_body, ticket_body
+from heartlane.server.bodies import list_body, synced_body, ticket_body
 from heartlane.server.context import Context
 from heartlane.server.depends import Json, Operator, PathId, PathTicketId, Server, Viewer, body_of, not_found
 from heartlane.server.errors import ApiError, Issue, invalid_request
 from heartlane.server.routes.projects import find_project
-from heartlane.store import tickets
+from heartlane.store import ticket_sync, tickets
 from heartlane.store.store import WriteTransaction
-from heartlane.store.tickets import Refused, TicketFilter, TicketRow
-from heartlane.wire.answers import TicketAnswer, TicketList
+from heartlane.store.ticket_sync import Told
+from heartlane.store.tickets import Refused, TicketFilter, TicketRow, UrlTaken
+from heartlane.wire.answers import SyncedTickets, TicketAnswer, TicketList
 from heartlane.wire.parse import dump_json
 from heartlane.wire.queries import TicketQuery
-from heartlane.wire.requests import CreateTicketBody, PatchTicketBody, TicketBatchBody
+from heartlane.wire.requests import CreateTicketBody, PatchTicketBody, SyncTicketsBody, TicketBatchBody
 
 router = APIRouter(prefix="/api/projects/{id}/tickets", tags=["Tickets"])
 
 
-@router.post("", status_code=201, response_model=TicketAnswer, summary="Create a ticket")
+@router.post(
+    "",
+    status_code=201,
+    response_model=TicketAnswer,
+    responses={200: {"model": TicketAnswer, "description": "The project's ticket with this `external_url`."}},
+    summary="Create a ticket",
+)
 async def create_ticket(
     principal: Operator,
     context: Server,
     project_id: PathId,
     body: Annotated[CreateTicketBody, body_of(CreateTicketBody)],
 ) -> Json:
-    """It begins `open`, in the stage `backlog`, with the extra role `merged`."""
+    """It begins `open`, in the stage `backlog`, with the extra role `merged`.
+
+    An `external_url` names one ticket of a project: where there is one already, it is answered as it is, with 200.
+    """
     await find_project(context, principal, project_id)
     values = _columns(body.model_dump(exclude={"roles", "verified_existing"}))
     async with context.store.writing() as tx:
         await _check_milestone(tx, project_id, values)
-        ticket = await tickets.create_ticket(
+        ticket, is_new = await tickets.create_ticket(
             tx, project_id, values, roles=body.roles, verified_existing=body.verified_existing
         )
-    return Json({"ticket": ticket_body(ticket)}, status_code=201)
+    return Json({"ticket": ticket_body(ticket)}, status_code=201 if is_new else 200)
+
+
+@router.put("", response_model=SyncedTickets, summary="Bring tickets from elsewhere")
+async def sync_tickets(
+    principal: Operator,
+    context: Server,
+    project_id: PathId,
+    body: Annotated[SyncTicketsBody, body_of(SyncTicketsBody)],
+) -> Json:
+    """Makes tickets that are new, and brings those up to date that are known by their `external_url` (or
+    `external_key`): all of them or none. Sending the same again changes nothing.
+
+    What people changed here stays until the source says something else than it said last. A role that the source
+    takes away is skipped, one that it adds is pending. What is closed there is closed here, once no lane works on it.
+    """
+    await find_project(context, principal, project_id)
+    told = [Told(**{**ticket.model_dump(), "roles": tuple(ticket.roles)}) for ticket in body.tickets]
+    _refuse_told_twice(told)
+    async with context.store.writing() as tx:
+        await _check_milestones(tx, project_id, told)
+        results = await ticket_sync.sync_tickets(tx, project_id, told)
+    return Json({"results": [synced_body(result) for result in results]})
 
 
 @router.get("", response_model=TicketList, summary="List tickets")
@@ -112,7 +144,10 @@ async def _change(
     columns = _columns(changes)
     async with context.store.writing() as tx:
         await _check_milestone(tx, project_id, columns)
-        changed = await tickets.change_tickets(tx, project_id, ticket_ids, columns)
+        try:
+            changed = await tickets.change_tickets(tx, project_id, ticket_ids, columns)
+        except UrlTaken as taken:
+            raise invalid_request([Issue("external_url", str(taken))]) from None
     if isinstance(changed, Refused):
         raise _refused(changed)
     return {row.id: row for row in changed if row is not None}
@@ -130,6 +165,30 @@ async def _check_milestone(tx: WriteTransaction, project_id: str, values: dict[s
     milestone_id = values.get("milestone_id")
     if milestone_id is not None and not await tickets.is_milestone_of(tx.conn, project_id, milestone_id):
         raise invalid_request([Issue("milestone_id", "is not a milestone of this project")])
+
+
+async def _check_milestones(tx: WriteTransaction, project_id: str, told: Sequence[Told]) -> None:
+    asked = {each.milestone_id for each in told if each.milestone_id is not None}
+    strange = {each for each in asked if not await tickets.is_milestone_of(tx.conn, project_id, each)}
+    issues = [
+        Issue(f"tickets.{place}.milestone_id", "is not a milestone of this project")
+        for place, each in enumerate(told)
+        if each.milestone_id in strange
+    ]
+    if issues:
+        raise invalid_request(issues)
+
+
+def _refuse_told_twice(told: Sequence[Told]) -> None:
+    first: dict[str, int] = {}
+    issues = []
+    for place, each in enumerate(told):
+        other = first.setdefault(each.key, place)
+        if other != place:
+            name = "external_key" if each.external_url is None else "external_url"
+            issues.append(Issue(f"tickets.{place}.{name}", f"must be unique: tickets.{other} has it too"))
+    if issues:
+        raise invalid_request(issues)
 
 
 def _refused(refused: Refused) -> ApiError:
