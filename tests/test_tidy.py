@@ -26,11 +26,12 @@ LAYERS: dict[str, frozenset[str]] = {
     "lanes": frozenset(),
     "wire": frozenset({"lanes"}),
     "store": frozenset({"lanes", "wire"}),
-    "server": frozenset({"lanes", "wire", "store"}),
+    "sources": frozenset({"lanes", "wire"}),
+    "server": frozenset({"lanes", "wire", "store", "sources"}),
     "board": frozenset({"lanes", "wire", "store", "server"}),
     "client": frozenset({"lanes", "wire"}),
     "worker": frozenset({"lanes", "wire", "client"}),
-    "cli": frozenset({"lanes", "wire", "store", "server", "board", "client", "worker"}),
+    "cli": frozenset({"lanes", "wire", "store", "sources", "server", "board", "client", "worker"}),
 }
 # Modules beside the layers: the version and the clients' names, and the door of `python -m heartlane`.
 TOP_MODULES: dict[str, frozenset[str]] = {"__init__": frozenset({"client"}), "__main__": frozenset({"cli"})}

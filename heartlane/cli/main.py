@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "serve": "Start the server.",
     "token": "Make, list, revoke and rotate the tokens that callers send.",
     "db": "Bring the database up to date, and see how it stands.",
+    "tickets": "Bring tickets from where they are.",
     "work": "Claim lanes, and run an agent on each.",
     "spool": "See and send what workers could not send yet.",
     "worker": "Let the system start a worker by itself, as a service of yours.",

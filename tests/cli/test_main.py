@@ -18,7 +18,8 @@ def test_the_version_is_the_packages() -> None:
     assert heartlane("--version") == (0, f"heartlane {__version__}\n", "")
 
 
-def test_help_lists_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_help_lists_every_command(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # wide enough that no line is broken
     assert run(["--help"]) == 0
     shown = capsys.readouterr().out
     for name, meaning in COMMANDS.items():

@@ -1,0 +1,35 @@
+"""A desk to bring tickets to, and trackers to bring them from."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+
+from tests.harness import Harness
+from tests.sources.desk import Desk, make_desk
+from tests.sources.tracker import FakeGitHub, FakeGitLab, speaking
+
+
+@pytest.fixture
+async def desk(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
+    """A project on each engine."""
+    desk = await make_desk(harness, monkeypatch)
+    yield desk
+    await desk.close()
+
+
+@pytest.fixture
+def github() -> Iterator[FakeGitHub]:
+    """A tracker like GitHub."""
+    tracker = FakeGitHub()
+    with speaking(tracker):
+        yield tracker
+
+
+@pytest.fixture
+def gitlab() -> Iterator[FakeGitLab]:
+    """A tracker like GitLab."""
+    tracker = FakeGitLab()
+    with speaking(tracker):
+        yield tracker
