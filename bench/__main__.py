@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import adapters, claims, flat, idle, rounds, waking, worker
+from bench import adapters, claims, flat, idle, lines, rounds, waking, worker
 from bench.databases import Engine, NotDurable, open_engine, work_folder
 from bench.figures import Report
 from bench.processes import ServerFailed
@@ -23,6 +23,8 @@ from bench.seeding import Size
 
 ENGINES: Final = ("sqlite", "postgresql")
 PARTS: Final = ("reports", "idle", "claims", "waking", "adapters", "worker")
+WHEN_ASKED: Final = ("lines",)
+"""Parts that are measured only where they are named: they want the machine for themselves, for minutes."""
 WITHOUT_A_DATABASE: Final = frozenset({"adapters", "worker"})
 CONNECTIONS_MAX: Final = 10_000
 PLAIN_WIDTH: Final = 150
@@ -35,12 +37,15 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         prog="python -m bench",
         description="Measures durable reports per second against the floor of the same server program, on both "
         "engines; memory and processor time; claims from a long queue; how soon a waiting worker has its lane; how "
-        "fast agents' output is read; and what a worker's guard, reader and spool cost.",
+        "fast agents' output is read; and what a worker's guard, reader and spool cost. With --only lines: how soon "
+        "what an agent prints can be seen, with 200 real workers on one server.",
     )
     parser.add_argument("--quick", action="store_true", help="short rounds and small sizes: under 90 s, rough figures")
     parser.add_argument("--flat", action="store_true", help="only: the same load on databases of several sizes")
     parser.add_argument("--engine", choices=ENGINES, action="append", help="only this engine; may be given twice")
-    parser.add_argument("--only", choices=PARTS, action="append", help="only this part; may be given several times")
+    parser.add_argument(
+        "--only", choices=(*PARTS, *WHEN_ASKED), action="append", help="only this part; may be repeated"
+    )
     parser.add_argument("--rounds", type=_positive, metavar="N", help="rounds of which the median counts (5)")
     parser.add_argument("--seconds", type=float, metavar="S", help="seconds that one load is held (3)")
     parser.add_argument("--connections", type=_positive, metavar="N", default=64, help="connections (64)")
@@ -51,6 +56,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--idle-seconds", type=float, metavar="S", help="how long idleness is watched (30)")
     parser.add_argument("--turns", type=_positive, metavar="N", help="hand-overs to a waiting worker (200)")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="workers whose lines are watched (200)")
+    parser.add_argument("--watch-seconds", type=float, metavar="S", help="how long they are watched (60)")
     parser.add_argument(
         "--sizes",
         type=_sizes,
@@ -64,7 +71,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     full = {"rounds": 5, "seconds": 3.0, "runs": 10_000, "events": 0}
     full |= {"queued": 1_000_000, "idle_seconds": 30.0, "turns": 200}
+    full |= {"workers": 200, "watch_seconds": 60.0}
     quick = {"rounds": 3, "seconds": 1.0, "runs": 100, "events": 0, "queued": 20_000, "idle_seconds": 10.0, "turns": 50}
+    quick |= {"workers": 20, "watch_seconds": 20.0}
     for name, value in (quick if options.quick else full).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -101,7 +110,7 @@ async def measure(options: argparse.Namespace, folder: Path, report: Report, con
 
     engines: list[Engine] = []
     pace = Pace(options.connections, options.rounds, options.seconds, min(0.7, options.seconds / 2))
-    parts = ["flat"] if options.flat else [part for part in PARTS if part in (options.only or PARTS)]
+    parts = ["flat"] if options.flat else [part for part in (*PARTS, *WHEN_ASKED) if part in (options.only or PARTS)]
     try:
         if "adapters" in parts:
             adapters.measure(report, progress)
@@ -121,6 +130,10 @@ async def measure(options: argparse.Namespace, folder: Path, report: Report, con
                 await waking.measure(engine, folder, options.turns, report, progress)
             if "claims" in parts:
                 await claims.measure(engine, folder, options.queued, report, progress)
+            if "lines" in parts:
+                await lines.measure(
+                    engine, folder, options.workers, options.watch_seconds, report=report, progress=progress
+                )
         if "idle" in parts:
             await idle.measure(engines, folder, options.idle_seconds, report, progress)
     finally:

@@ -24,8 +24,9 @@ from heartlane.worker.spool import Spool
 from heartlane.worker.spool_files import Outgoing, SpoolError
 
 LINGER_SECONDS: Final = 1.0
-"""How long a batch waits for more events."""
+"""Between two batches, unless the next is full or urgent."""
 IDLE_SECONDS: Final = 0.25
+"""Between two looks of a lane that is ending, for which nothing lingers."""
 
 
 class Sender:
@@ -77,11 +78,13 @@ class Sender:
 
     def _send_all(self) -> None:
         while not self._closing.is_set():
-            batch = self._spool.next_batch(0.0 if self._hurry.is_set() else LINGER_SECONDS)
-            if batch is None:
+            hurry = self._hurry.is_set()
+            batch = self._spool.next_batch(0.0 if hurry else LINGER_SECONDS)
+            if batch is not None:
+                if not self._send(batch):
+                    return
+            elif hurry:
                 self._closing.wait(IDLE_SECONDS)
-            elif not self._send(batch):
-                return
 
     def _send(self, batch: Outgoing) -> bool:
         """Send until it has arrived; False when nothing more can."""

@@ -41,6 +41,7 @@ from heartlane.worker.places import places
 from heartlane.worker.spool_files import Batch, Header, Outgoing, SpoolError
 from heartlane.worker.spool_log import Log, fdatasync
 from heartlane.worker.spool_memory import Memory
+from heartlane.worker.spool_pace import Pace
 from heartlane.worker.spool_positions import Positions, PositionsFile
 from heartlane.worker.spools import folder_of, lock
 
@@ -75,14 +76,13 @@ class Spool:
         self._on_trouble: Callable[[str], None] = lambda trouble: None
         self._to_say: list[str] = []
         self._changed = threading.Condition()
-        self._closed = False
-        self._urgent = False
+        self._closed = self._urgent = False
+        self._pace = Pace()
         self._outgoing: Outgoing | None = None
         self._unsaid = 0  # log lines that were dropped and not spoken of yet
         self._memory = Memory()
         self._failing = False
         self._retry_at = 0.0
-
         self._file = PositionsFile(folder)
         try:
             self._log = Log(folder, header, self._file.now.assigned)
@@ -176,7 +176,7 @@ class Spool:
         kind = str(event["type"])
         with self._changed:
             kept = self._keep(kind, data)
-            if self._urgent or self._pending >= EVENTS_PER_REPORT_MAX:
+            if self._urgent or self._pending == 1 or self._pending >= EVENTS_PER_REPORT_MAX:
                 self._changed.notify_all()
         self._speak()
         return kept
@@ -231,6 +231,8 @@ class Spool:
     def _store(self, kind: str, data: bytes) -> None:
         number = self._next
         self._next += 1
+        if not self._pending:
+            self._pace.came(time.monotonic())
         self._pending += 1
         if not self._failing:
             try:
@@ -273,14 +275,14 @@ class Spool:
     def next_batch(self, linger: float = 0.0, size_max: int = BATCH_BYTES_MAX) -> Outgoing | None:
         """The batch to send now, on the disk for good: the one that is not acknowledged yet, else a new one.
 
-        Waits up to `linger` seconds for a new one to be full (100 events), or to hold an error or the result. None when
-        there is nothing to send. `size_max`: bytes of its events, unless one event alone is larger.
+        A new one is handed out `linger` seconds after the last one, or at once when it is full (100 events) or holds an
+        error or the result. None when nothing came within `linger`. `size_max`: bytes, unless one event is larger.
         """
+        full = lambda: self._closed or self._urgent or self._pending >= EVENTS_PER_REPORT_MAX  # noqa: E731
         with self._changed:
             if self._outgoing is None:
-                self._changed.wait_for(
-                    lambda: self._closed or self._urgent or self._pending >= EVENTS_PER_REPORT_MAX, linger
-                )
+                if self._changed.wait_for(lambda: self._closed or self._pending, linger):
+                    self._changed.wait_for(full, max(0.0, self._pace.ready_at(linger) - time.monotonic()))
                 self._check_open()
                 if self._failing and time.monotonic() >= self._retry_at:
                     self._retry()
@@ -375,6 +377,7 @@ class Spool:
             except OSError as error:
                 self._begin_to_fail(error)
         self._place(self._positions._replace(sending=batch, high=batch.seq))
+        self._pace.handed(time.monotonic())
         self._outgoing = Outgoing(batch.seq, tuple(event for _, event in events))
         self._pending = max(0, self._pending - len(events))
         self._urgent = self._urgent and self._pending > 0
