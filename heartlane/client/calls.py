@@ -78,8 +78,13 @@ def claim_next(
     roles: Iterable[RoleName] = (),
     labels: Mapping[str, str] | None = None,
     wait_seconds: float = 0,
+    one_at_a_time: bool = False,
 ) -> Call[ClaimAnswer]:
-    """Claim the best lane that fits; `run` is None when there is none. Sent again blindly it might claim two."""
+    """Claim the best lane that fits; `run` is None when there is none.
+
+    one_at_a_time   if this worker holds a lane already, that one is answered again. Without it a claim that was sent
+                    again blindly might take a second lane, so that it isn't.
+    """
     body = given(
         worker_id=worker_id,
         lease_seconds=lease_seconds,
@@ -87,10 +92,11 @@ def claim_next(
         roles=list(roles) or None,
         labels=dict(labels) if labels else None,
         wait_seconds=wait_seconds or None,
+        one_at_a_time=one_at_a_time or None,
     )
     seconds = ANSWER_SECONDS + wait_seconds
     path = "/api/agents/runs/claim"
-    return Call("POST", path, ClaimAnswer, whole(ClaimAnswer), body=body, repeatable=False, seconds=seconds)
+    return Call("POST", path, ClaimAnswer, whole(ClaimAnswer), body=body, repeatable=one_at_a_time, seconds=seconds)
 
 
 def claim_run(run_id: Id, worker_id: str, *, lease_seconds: int | None = None) -> Call[ClaimAnswer]:

@@ -186,6 +186,7 @@ class _Search:
             roles=self._wanted.roles,
             labels=self._wanted.labels,
             wait_seconds=round(wait, 3),
+            one_at_a_time=True,
         )
         self._doubt_until = sent_at + wait + LATE_SECONDS
         try:

@@ -89,6 +89,7 @@ class Claims:
             await self._project(request.principal, body.project_id),
             tuple(sorted(set(body.roles))),
             body.labels,
+            body.one_at_a_time,
         )
         ledger = self._context.store.ledger
         if not body.wait_seconds:

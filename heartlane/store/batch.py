@@ -56,6 +56,7 @@ class ClaimNext(NamedTuple):
     project_id  only this project's lanes, or None for the whole account
     roles       only these roles; empty for any
     labels      what the worker offers: a lane fits when every label it asks for is among these
+    one_at_a_time  a worker that holds a lane has that one again, in place of another
     """
 
     worker_id: str
@@ -64,6 +65,7 @@ class ClaimNext(NamedTuple):
     project_id: str | None = None
     roles: tuple[str, ...] = ()
     labels: Mapping[str, str] = {}
+    one_at_a_time: bool = False
 
     def fits_labels(self, label_key: str) -> bool:
         """Whether the worker offers all that the label set asks for."""
@@ -146,8 +148,19 @@ class Offer(NamedTuple):
     passed_over: bool = False
 
 
+class Holder(NamedTuple):
+    """A worker of an account, as one that may hold lanes."""
+
+    account_id: str
+    worker_id: str
+
+
 class BatchTransaction(Protocol):
     """What an engine offers inside one open write transaction. Every method is required."""
+
+    async def lock_holders(self, holders: Sequence[Holder]) -> Sequence[str]:
+        """Ids of the runs that these workers hold. No other transaction that asks for one of them gets its answer
+        before this one has ended. Called first, with the holders in order."""
 
     async def lock_runs(self, run_ids: Sequence[str], shipping_ids: Sequence[str]) -> LockedRuns:
         """Lock the named runs, and those blocked by `shipping_ids`, in id order."""
@@ -196,6 +209,7 @@ class Batch:
         self.columns: dict[str, set[str]] = {}
         self.chunks: list[Chunk] = []
         self.ticket_moves: list[tuple[str, Run]] = []
+        self.held: dict[Holder, list[str]] = {}
 
     def apply(self, run: Run, command: Command) -> Outcome:
         """Let the rules decide; keep what changes."""
@@ -273,11 +287,16 @@ async def run_batch(
     An exception in one entry's rules is that entry's outcome alone. Errors of the storage are raised.
     """
     on_runs = [entry for entry in entries if isinstance(entry, OnRun)]
+    holders = sorted({_holder(entry) for entry in entries if isinstance(entry, ClaimNext) and entry.one_at_a_time})
+    held = await tx.lock_holders(holders) if holders else ()
     locked = await tx.lock_runs(
-        sorted({entry.run_id for entry in on_runs}),
+        sorted({entry.run_id for entry in on_runs} | set(held)),
         sorted({entry.run_id for entry in on_runs if _may_ship(entry.command)}),
     )
     batch = Batch(locked)
+    for run_id in held:
+        run = batch.runs[run_id]
+        batch.held.setdefault(Holder(run.billing_account_id, run.worker_id or ""), []).append(run_id)
     offers = _offers(tx, batch, entries)
     outcomes: list[Outcome | Exception] = []
     for entry in entries:
@@ -377,11 +396,29 @@ def _kind(claim: ClaimNext) -> tuple[Any, ...]:
     return (claim.account_id, claim.project_id, claim.roles, tuple(sorted(claim.labels.items())))
 
 
+def _holder(claim: ClaimNext) -> Holder:
+    return Holder(claim.account_id, claim.worker_id)
+
+
+def _held_already(batch: Batch, claim: ClaimNext) -> Run | None:
+    """The lane that the worker has as it is: one that it never reported on before any other."""
+    runs = [batch.runs[run_id] for run_id in batch.held.get(_holder(claim), ())]
+    held = [
+        run
+        for run in runs
+        if run.held and run.worker_id == claim.worker_id and claim.project_id in (None, run.project_id)
+    ]
+    return min(held, key=lambda run: (run.state != "claimed", run.number), default=None)
+
+
 async def _apply_claim(batch: Batch, claim: ClaimNext, offers: _Offers) -> Outcome | Exception:
     try:
+        if claim.one_at_a_time and (held := _held_already(batch, claim)) is not None:
+            return _guarded(batch, held, Claim(claim.worker_id, claim.lease_seconds))
         while (run := await offers.next()) is not None:
             outcome = _guarded(batch, run, Claim(claim.worker_id, claim.lease_seconds))
             if isinstance(outcome, Exception) or isinstance(outcome.decision, Decision):
+                batch.held.setdefault(_holder(claim), []).append(run.id)
                 return outcome
         return Outcome(None, None, batch.now, offers.passed_over)
     finally:

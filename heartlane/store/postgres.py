@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -20,7 +21,7 @@ from sqlalchemy.dialects import postgresql
 
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
-from heartlane.store.batch import COLUMN_SETS, ClaimNext, LockedRuns, Offer, OnRun, Writes, run_batch
+from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes, run_batch
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.feed import CHANNEL, encode
@@ -55,6 +56,17 @@ UNAVAILABLE: Final = (
 """What means "ask again later" rather than "this command is at fault"."""
 
 _COLUMNS: Final = ", ".join(f'r."{name}"' for name in RUN_COLUMNS)
+
+# A claim of another transaction for the same worker is not to be seen before it commits: so the workers themselves are
+# locked, by a hash of their names, before anything else. Two of the same hash only wait for each other.
+LOCK_HOLDERS: Final = "SELECT pg_advisory_xact_lock(key) FROM unnest($1::bigint[]) AS keys(key)"
+
+HELD_BY: Final = """
+SELECT r.id FROM unnest($1::uuid[], $2::text[]) AS holders(account, worker) CROSS JOIN LATERAL (
+    SELECT r.id FROM runs AS r WHERE r.billing_account_id = holders.account AND r.worker_id = holders.worker
+    AND r.state IN ('claimed', 'running', 'paused', 'shipping')
+) AS r
+"""
 
 LOCK_RUNS: Final = f"SELECT clock_timestamp(), {_COLUMNS} FROM runs AS r WHERE r.id = ANY($1) ORDER BY r.id FOR UPDATE"
 
@@ -179,6 +191,11 @@ class PostgresBatch:
         self._clock = clock
         self._server_id = server_id
 
+    async def lock_holders(self, holders: Sequence[Holder]) -> Sequence[str]:
+        await self._connection.execute(LOCK_HOLDERS, sorted(map(_lock_key, holders)))
+        accounts, workers = zip(*holders, strict=True)
+        return [row[0] for row in await self._connection.fetch(HELD_BY, accounts, workers)]
+
     async def lock_runs(self, run_ids: Sequence[str], shipping_ids: Sequence[str]) -> LockedRuns:
         waiting: dict[str, list[str]] = {}
         rows: list[Any] = []
@@ -240,6 +257,11 @@ class PostgresBatch:
             await self._connection.execute(_STATEMENTS[columns, chunks], *arguments)
         for ticket in writes.tickets:
             await self._connection.execute(UPDATE_TICKET, *ticket)
+
+
+def _lock_key(holder: Holder) -> int:
+    digest = hashlib.blake2b("\0".join(holder).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big", signed=True)
 
 
 def _means_unavailable(error: Exception) -> bool:

@@ -18,7 +18,7 @@ import orjson
 
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
-from heartlane.store.batch import COLUMN_SETS, ClaimNext, LockedRuns, Offer, OnRun, Writes, run_batch
+from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes, run_batch
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.ledger import Applied
@@ -46,6 +46,11 @@ _TIME_NAMES: Final = frozenset(RUN_COLUMNS[place] for place in _TIMES)
 
 LOCK_RUNS: Final = f"{_SELECT} WHERE r.id IN (SELECT value FROM json_each(?))"
 """One statement whatever the number of runs, so that it is prepared once."""
+
+HELD_BY: Final = """
+SELECT r.id FROM runs AS r INDEXED BY runs_worker_idx
+WHERE r.billing_account_id = ? AND r.worker_id = ? AND r.state IN ('claimed', 'running', 'paused', 'shipping')
+"""
 
 LOCK_WAITING: Final = """
 SELECT blocker_id, run_id FROM run_blockers WHERE blocker_id IN (SELECT value FROM json_each(?)) ORDER BY run_id
@@ -115,6 +120,10 @@ class SqliteBatch:
     def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:
         self._connection = connection
         self._now = now
+
+    async def lock_holders(self, holders: Sequence[Holder]) -> Sequence[str]:
+        # The write lock on the file holds every other claim up.
+        return [run_id for holder in holders for (run_id,) in self._connection.execute(HELD_BY, holder)]
 
     async def lock_runs(self, run_ids: Sequence[str], shipping_ids: Sequence[str]) -> LockedRuns:
         # The write lock on the file is the lock on every row.

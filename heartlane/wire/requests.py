@@ -116,6 +116,9 @@ class ClaimNextBody(RequestBody):
     """What the worker offers: a lane fits when all the labels it asks for are among these."""
     wait_seconds: WaitSeconds = 0.0
     """How long to wait for a lane when there is none."""
+    one_at_a_time: bool = False
+    """The worker works one lane at a time: if it holds one already, that one is answered again (the same attempt, its
+    lease renewed) in place of another. Such a claim is safe to send twice, and to retry when its answer was lost."""
 
 
 class ClaimBody(RequestBody):

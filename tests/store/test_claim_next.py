@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from heartlane.lanes.commands import Cancel, Claim, Release, Ripen
+from heartlane.lanes.commands import Cancel, Claim, Pause, Release, Ripen
 from heartlane.lanes.run import Event, Run
 from heartlane.store.batch import Announcement, ClaimNext, Opening
 from heartlane.store.control import due_again, upcoming
@@ -179,6 +179,52 @@ async def test_a_claim_by_name_beside_one_without(fleet: Fleet) -> None:
     assert (getattr(named.decision, "code", None) is None) != (unnamed is not None)
     holder = (await fleet.read(run)).worker_id
     assert holder == ("w2" if unnamed is not None else "w1")
+
+
+# --- one at a time ------------------------------------------------------------------------------------------------
+
+
+async def test_who_works_one_lane_at_a_time_has_the_same_one_again(fleet: Fleet) -> None:
+    first, _, _ = await fleet.lanes(3)
+    once = await fleet.claim_next("w1", one_at_a_time=True)
+    again = await fleet.claim_next("w1", one_at_a_time=True)
+    assert once is not None
+    assert again is not None
+    assert (again.id, again.attempt, again.state) == (first.id, 1, "claimed")
+    assert again.lease_expires_at is not None
+    assert once.lease_expires_at is not None
+    assert again.lease_expires_at > once.lease_expires_at, "the lease counts from the answer that arrives"
+    # … also once it has reported, in whichever state the lane is, until it is let go.
+    await fleet.report(first, seq=1)
+    await fleet.command(first, Pause())
+    assert key(await fleet.claim_next("w1", one_at_a_time=True)) == first.lane_key
+    await fleet.command(first, Release("w1", retry_after=60))
+    other = await fleet.claim_next("w1", one_at_a_time=True)
+    assert other is not None
+    assert other.id != first.id
+    assert [event.type for event in await fleet.log(other)] == ["claimed"]
+
+
+async def test_claims_that_come_in_twice_together_are_one(fleet: Fleet) -> None:
+    await fleet.lanes(12)
+    claims = [fleet.claim_next(f"w{number % 4}", one_at_a_time=True) for number in range(12)]
+    claimed = await asyncio.gather(*claims)
+    held = {(run.worker_id, run.lane_key) for run in claimed if run is not None}
+    assert len(held) == 4
+    assert None not in claimed
+
+
+async def test_nobody_elses_lane_is_answered_to_who_works_one_at_a_time(fleet: Fleet) -> None:
+    stranger = await Fleet.found(fleet.store)
+    await stranger.lanes(1)
+    (mine,) = await fleet.lanes(1)
+    other_project = await fleet.new_project()
+    assert await stranger.claim_next("w1") is not None
+    claimed = await fleet.claim_next("w1", one_at_a_time=True)
+    assert key(claimed) == mine.lane_key
+    # A token that sees one project hears nothing of a lane of another's.
+    assert await fleet.claim_next("w1", project_id=other_project, one_at_a_time=True) is None
+    assert await fleet.claim_next("w2", one_at_a_time=True) is None
 
 
 # --- what others hear ---------------------------------------------------------------------------------------------

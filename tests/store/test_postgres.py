@@ -102,6 +102,19 @@ async def test_claimers_on_two_servers_get_each_lane_once(two: Two) -> None:
     assert all(run.attempt == 1 for runs in claimed for run in runs)
 
 
+async def test_a_claim_that_two_servers_get_is_one(two: Two) -> None:
+    await two.one.lanes(60)
+
+    async def claim(number: int) -> Run | None:
+        fleet = two.one if number % 2 else two.other
+        return await fleet.claim_next(f"w{number // 4}", one_at_a_time=True)
+
+    claimed = await asyncio.gather(*(claim(number) for number in range(60)))
+    held = {(run.worker_id, run.lane_key) for run in claimed if run is not None}
+    assert None not in claimed
+    assert len(held) == 15
+
+
 async def test_a_lane_that_others_hold_locked_is_passed_over_and_not_waited_for(two: Two) -> None:
     first, second = await two.one.lanes([lane("first", priority=1), lane("second")])
     async with locked(two.url, first):
