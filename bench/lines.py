@@ -48,6 +48,7 @@ STOP_SECONDS_MAX: Final = 60.0
 SETTLE_SECONDS: Final = 5.0
 LIST_SECONDS: Final = 0.2
 EVENTS_SECONDS: Final = 0.25
+FLUSH_SECONDS: Final = 0.1
 PAGE: Final = 200
 WORKER_MIB: Final = 70
 """What a worker, its guard and its agent may take, to see beforehand whether there is room for all of them."""
@@ -172,7 +173,9 @@ async def measure(
             await asyncio.sleep(SETTLE_SECONDS)
             for sightings in ways.values():
                 sightings.counting = True
-            spent = await _watch(workers, server, seconds)
+            (of_workers, of_server), flushes = await asyncio.gather(
+                _watch(workers, server, seconds), asyncio.to_thread(_flush, folder, seconds)
+            )
             for sightings in ways.values():
                 sightings.counting = False
         observed = min(OBSERVED, len(runs))
@@ -181,9 +184,10 @@ async def measure(
             ways["events"].add_to(report, engine.title, "line to the run's log, p99", f"{observed} runs"),
             ways["stream"].add_to(report, engine.title, "line to the run's stream, p99", f"{observed} runs"),
         )
-        of_workers, of_server = spent
         report.add(engine.title, "all workers", of_workers, "% of a core", note="with their guards and agents")
         report.add(engine.title, "the server meanwhile", of_server, "% of a core", note="the observer's calls included")
+        note = f"beside all that; slowest {flushes[-1]:.2f} s: whatever is durable waits for the disk"
+        report.add(engine.title, "a flush of the disk, p99", percentile(flushes, 0.99), "s", note=note)
         _weigh(engine, workers, server, report)
         progress(f"{engine.title}: {count} workers, a line is there within {worst:.2f} s (p99)")
 
@@ -297,6 +301,19 @@ async def _watch(workers: Workers, server: Server, seconds: float) -> tuple[floa
         (cpu_seconds(ours) - before) / elapsed * 100,
         (server.cpu_seconds() - server_before) / elapsed * 100,
     )
+
+
+def _flush(folder: Path, seconds: float) -> list[float]:
+    """Have the disk keep a page again and again for so long; how long it took each time, sorted."""
+    taken = []
+    ends_at = time.monotonic() + seconds
+    with (folder / "flushed").open("wb", buffering=0) as file:
+        while (began := time.monotonic()) < ends_at:
+            file.write(bytes(4096))
+            os.fsync(file.fileno())
+            taken.append(time.monotonic() - began)
+            time.sleep(FLUSH_SECONDS)
+    return sorted(taken)
 
 
 def _weigh(engine: Engine, workers: Workers, server: Server, report: Report) -> None:

@@ -40,6 +40,7 @@ MUTE: Final = (
     "this starts {agent} without the options that make it print what can be read: its tool calls, its tokens and its "
     "own result stay unknown (`--agent {agent}` without a command has a recipe)"
 )
+FOREVER: Final = "forever"
 AGENT_DEFAULT: Final = "found from the command, else from what it prints"
 
 
@@ -51,6 +52,12 @@ def options() -> Parser:
     server = flags.add_argument_group("the server")
     server.add_argument("--url", metavar="URL", help="where it is; also HEARTLANE_URL")
     server.add_argument("--token", metavar="TOKEN", help=SUPPRESS)
+    server.add_argument(
+        "--wait-for-server",
+        default="15s",
+        metavar="TIME",
+        help="how long to try a server that can't be reached at the start; forever: for as long as it takes (15s)",
+    )
     server.add_argument("--ca", metavar="FILE", help="authority of the server's certificate, if it is your own")
 
     lanes = flags.add_argument_group("which lanes")
@@ -179,6 +186,9 @@ def read_options(given: Namespace) -> WorkOptions:
         lease_seconds=given.lease,
         parallel=given.parallel,
         once=given.once,
+        reach_seconds=None
+        if given.wait_for_server == FOREVER
+        else _seconds("--wait-for-server", given.wait_for_server),
         grace_seconds=_seconds("--grace", given.grace),
         after_result_seconds=_seconds("--linger", given.linger),
         outage_seconds=_seconds("--outage", given.outage),
@@ -215,7 +225,7 @@ def main(arguments: list[str]) -> int:
     from heartlane.worker.agents.detect import detect, program_of
     from heartlane.worker.exchange import Exchange
     from heartlane.worker.fleet import Fleet, check_program
-    from heartlane.worker.leftovers import prune_worktrees, take_care
+    from heartlane.worker.leftovers import take_care
     from heartlane.worker.places import make, places
     from heartlane.worker.redact import BadPattern, Redactor
     from heartlane.worker.repository import Repository
@@ -237,10 +247,14 @@ def main(arguments: list[str]) -> int:
         mute = program_of(wanted.command) if wanted.agent is None and detect(wanted.command) is None else None
         if mute is not None:
             screen.say(MUTE.format(agent=mute))
-        take_care(exchange, where, screen)
-        if repository is not None:
-            prune_worktrees(exchange, repository, where, screen)
-        fleet = Fleet(exchange, wanted, where, screen, (token.reveal(),))
+        cared = take_care(exchange, where, screen, repository)
+
+        def later() -> None:
+            with exchange.another() as own:
+                take_care(own, where, screen, repository)
+
+        secrets = (token.reveal(),)
+        fleet = Fleet(exchange, wanted, where, screen, secret_values=secrets, on_reached=None if cared else later)
         told: list[int] = []
         _hear_signals(fleet, screen, told)
         last = fleet.run()

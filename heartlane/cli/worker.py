@@ -24,6 +24,7 @@ app = typer.Typer(
     help="Let the system start a worker by itself, as a service of yours.",
 )
 
+WAIT: Final = "--wait-for-server"
 SYSTEMS: Final = ("systemd", "launchd")
 
 Name = Annotated[str, typer.Option("--name", metavar="NAME", help="Tells workers on one machine apart.")]
@@ -51,11 +52,14 @@ def install(
     from heartlane.worker import service as services
 
     kind = _system(system)
+    # Nobody sits in front of it: a server that is down when the machine starts is waited for.
+    given = any(word == WAIT or word.startswith(f"{WAIT}=") for word in arguments)
+    waits = [] if given else [WAIT, "forever"]
     variables = services.variables_file_of(name, Path.home())
     token = os.environ.get("HEARTLANE_TOKEN")
     service = services.Service(
         name=name,
-        command=[sys.executable, "-P", "-m", "heartlane", "work", *arguments],
+        command=[sys.executable, "-P", "-m", "heartlane", "work", *waits, *arguments],
         folder=Path.cwd(),
         variables_file=variables,
         search_path=os.environ.get("PATH", os.defpath),

@@ -24,7 +24,9 @@ from typing import Any, Final, NamedTuple
 from heartlane.client.lease import Lease, Standing
 from heartlane.lanes.bounds import RELEASE_REASON_MAX, RETRY_AFTER_SECONDS_MAX
 from heartlane.worker.agents import Agent, agent, detect, open_adapter
+from heartlane.worker.checking import run_check
 from heartlane.worker.child import Child
+from heartlane.worker.claims import Claimed
 from heartlane.worker.clock import boottime
 from heartlane.worker.command_line import filled, values_of
 from heartlane.worker.earlier import Earlier
@@ -40,6 +42,7 @@ from heartlane.worker.lane_folder import (
     lane_document,
     lane_environment,
 )
+from heartlane.worker.leave import Leave
 from heartlane.worker.options import WorkOptions
 from heartlane.worker.places import Places
 from heartlane.worker.reader import Reader
@@ -49,7 +52,7 @@ from heartlane.worker.sender import Sender
 from heartlane.worker.socket import LaneSocket
 from heartlane.worker.spool import Spool
 from heartlane.worker.spool_files import Header
-from heartlane.worker.starting import Checked, run_check, start
+from heartlane.worker.starting import Checked, start
 from heartlane.worker.status import LaneStatus, Status
 from heartlane.worker.telling import Output, Teller, Voice
 from heartlane.worker.verdict import TOLD, Kind, Verdict, judge, lost
@@ -94,15 +97,6 @@ class Scene(NamedTuple):
     agent: Agent | None
 
 
-class Claimed(NamedTuple):
-    """A lane that was claimed: the run as the server answered it, and when the claim was sent (`boottime()`)."""
-
-    run: Mapping[str, Any]
-    last_seq: int
-    sent_at: float
-    worker_id: str
-
-
 class Attempt:
     """Works one lane; `run` does it all on the thread that calls it.
 
@@ -142,6 +136,8 @@ class Attempt:
         self._keeper = Keeper(exchange.another(), self._holding, lease, self._on_keeper)
         self._follower = Follower(exchange.another(), self._keeper, int(run.get("event_count") or 0))
         self._lane = LaneStatus(str(run["lane_key"]), self._holding.attempt, options.agent or "")
+        self._leave = Leave(self._keeper, self._lane, wake=self._wake, stopping=stopping, check=self._check_threads)
+        self._outlived = False
 
     # --- all of it ------------------------------------------------------------------------------------------------
 
@@ -262,13 +258,13 @@ class Attempt:
         values = values_of(self.run_object, prompt=prompt, prompt_file=str(folder.prompt_file), branch=branch)
         argv = filled(self._command(scene.agent, session_id), values, by_shell=self._options.shell)
         self._turn()
-        refused = self._wait_confirmed()
-        if refused is not None:
-            return refused
         voice = Voice(scene.teller, document, lambda: folder.rewrite(voice.lane()))
         with LaneSocket(voice, folder.path) as lane_socket:
             environment = self._environment(scene, lane_socket.path)
-            output, watched = self._watch(argv, environment, scene, voice)
+            begun = self._leave.begin(lambda: self._watch(argv, environment, scene, voice))
+        if isinstance(begun, Verdict):
+            return begun
+        output, watched = begun
         if watched.cause in ("lost", "outage"):
             return lost(self._keeper.loss)
         if watched.cause == "told":
@@ -282,6 +278,8 @@ class Attempt:
                 scene.workplace.cwd,
                 teller=scene.teller,
                 keeper=self._keeper,
+                leave=self._leave,
+                outlive=lambda child: self._outlive(child, scene.teller),
                 stopping=self._stopping,
                 seconds_max=self._options.success_seconds,
             )
@@ -294,7 +292,7 @@ class Attempt:
             options=self._options,
             run=self.run_object,
             check=check,
-            refused=self._wait_confirmed,
+            refused=self._leave.wait,
         )
 
     def _environment(self, scene: Scene, socket: Path) -> dict[str, str]:
@@ -310,20 +308,6 @@ class Attempt:
         for name, value in (scene.agent.environment if scene.agent is not None else {}).items():
             environment.setdefault(name, value)
         return scene.folder.with_command(environment)
-
-    def _wait_confirmed(self) -> Verdict | None:
-        """Wait until the lease certainly holds: no agent is started, nothing is published before. The verdict where
-        that can't be."""
-        while True:
-            self._check_threads()
-            if self._keeper.loss is not None or self._keeper.standing() is Standing.GONE:
-                return lost(self._keeper.loss)
-            if self._keeper.confirmations and self._keeper.standing() is Standing.HELD:
-                return None
-            if self._stopping.is_set():
-                return TOLD
-            self._wake.wait(LOOK_SECONDS)
-            self._wake.clear()
 
     def _watch(
         self, argv: list[str], environment: Mapping[str, str], scene: Scene, voice: Voice
@@ -350,12 +334,24 @@ class Attempt:
                     check=self._check_threads,
                 )
                 watched = watch.run(reader)
+                if not watched.gone:
+                    self._outlive(child, scene.teller)
         finally:
             self._child = None
         if reader.held_seconds > 1:
             said = f"It was held up for {reader.held_seconds:.0f} s in all: it printed faster than could be kept."
             scene.teller.tell("log_line", line=said)
         return output, watched
+
+    def _outlive(self, child: Child, teller: Teller) -> bool:
+        """Wait until what can't be ended of a tree is gone; said here, and in the run's log."""
+
+        def say(said: str) -> None:
+            self._say_note(said)
+            teller.tell("log_line", line=f"The worker says: {said}.")
+
+        self._outlived = not self._leave.outlive(child, say, self._patient)
+        return not self._outlived
 
     def _check_threads(self) -> None:
         """Raise what ended the keeper's or the sender's thread: it must not end with them in silence."""
@@ -395,7 +391,10 @@ class Attempt:
             message = loss.message if loss is not None else "the server could not be reached; the spool keeps the rest"
             return Ended("lost" if loss is not None else "abandoned", message, verdict.reason, verdict.retry_at)
         if not verdict.ends_run:
-            self._release(verdict.message, verdict.retry_after(datetime.now(UTC)), failed=verdict.counts)
+            rest = verdict.retry_after(datetime.now(UTC))
+            if self._outlived:  # as if its lease went on, without the failure
+                rest = max(rest or 0.0, float(self._holding.lease_seconds))
+            self._release(verdict.message, rest, failed=verdict.counts)
         spool.remove()
         return Ended(verdict.kind, verdict.message, verdict.reason, verdict.retry_at)
 

@@ -74,6 +74,10 @@ class FolderUnusable(ChildError):
     """The folder to run in is not there or can't be entered."""
 
 
+class TooLate(ChildError):
+    """The deadline had passed before the command's first instruction: nothing of it has run."""
+
+
 class GuardFailed(ChildError):
     """The guard didn't start or didn't answer: no processes left, no memory, a broken Python."""
 
@@ -142,11 +146,11 @@ class Child:
         argv        the program, looked for on the PATH of `env` unless it has a slash, and its arguments
         env         the whole environment; the mark is added to it
         cwd         the folder to run in
-        deadline    as in `set_deadline`, in force before the command's first instruction
+        deadline    as in `set_deadline`, in force before the command's first instruction: none is run after it
         on_change   called with the child after every change of its state, on a thread of its own: keep it short
 
-        Raises CommandNotFound, CommandNotExecutable, FolderUnusable, GuardFailed, or ChildError for arguments that
-        can't be passed on. Nothing is left behind then.
+        Raises CommandNotFound, CommandNotExecutable, FolderUnusable, TooLate, GuardFailed, or ChildError for arguments
+        that can't be passed on. Nothing is left behind then.
         """
         mark = secrets.token_hex(16)
         order = _order(argv, {MARK_NAME: mark, **{k: v for k, v in env.items() if k != MARK_NAME}}, cwd)
@@ -211,10 +215,8 @@ class Child:
             return self._exit
 
     def wait_empty(self, timeout: float) -> bool:
-        """Wait until nothing of the tree is left; False when something is after `timeout` seconds.
-
-        Where this is False, the lane is not free for another attempt on this machine.
-        """
+        """Wait until nothing of the tree is left. False, when something is after `timeout` seconds: nothing else may be
+        begun for the lane."""
         with self._changed:
             return self._changed.wait_for(lambda: self._empty, timeout)
 
@@ -251,9 +253,9 @@ class Child:
         """
         self._send(f"end {max(0.0, wait)!r} {max(0.0, grace)!r}")
 
-    def kill(self) -> None:
-        """Kill every member now. Returns before it is done: see `wait_empty`."""
-        self._send("kill")
+    def kill(self, timeout: float = 0.0) -> bool:
+        """Kill every member now; whether the guard was at it within `timeout`, else it hangs. See `wait_empty`."""
+        return self._order_and_wait("kill", timeout)
 
     def close(self, timeout: float = HUNG_GUARD_SECONDS) -> bool:
         """Kill what is left and let go of the guard; whether nothing is left.
@@ -430,6 +432,8 @@ def _explain(failure: str, program: str, env: Mapping[str, str], cwd: str | Path
     reason = os.strerror(int(number))
     if stage == "fork":
         return GuardFailed(f"no process can be started: {reason}")
+    if stage == "deadline":
+        return TooLate("it was not started: its deadline had passed")
     if stage == "folder":
         return FolderUnusable(f"can't run in {os.fspath(cwd)}: {reason}")
     if int(number) == errno.ENOENT:

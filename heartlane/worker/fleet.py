@@ -1,9 +1,9 @@
 """One worker process: claims lanes and works them, several at once, until it is told to stop.
 
 Each slot claims by long poll, works one lane (`heartlane.worker.attempt`), and claims the next. A worker's id is unique
-to its process and slot, so that a worker that was started again is another worker. A claim whose answer was lost may
-have been granted all the same, or be granted yet, for as long as it would have waited: until then the slot claims
-nothing else, but asks whether it holds something, and takes that up.
+to its process and slot, so that a worker that was started again is another worker. What a slot is granted without
+hearing of it (an answer that was lost, a claim that arrived twice) is what its next claim gets: see
+`heartlane.worker.claims`.
 
 An agent out of quota, or not logged in, isn't given any lane until it can work again: all slots that would use it rest.
 """
@@ -16,30 +16,32 @@ import secrets
 import shutil
 import socket
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from heartlane.worker.agents import Agent, agent
 from heartlane.worker.agents.detect import program_of
-from heartlane.worker.attempt import Attempt, Claimed, Ended
+from heartlane.worker.attempt import Attempt, Ended
+from heartlane.worker.claims import Claimed, Claims
 from heartlane.worker.clock import boottime
+from heartlane.worker.contact import Contact
 from heartlane.worker.doctor.agent import is_logged_out
-from heartlane.worker.errors import Kind, WorkerError
+from heartlane.worker.errors import WorkerError
 from heartlane.worker.exchange import Exchange, Reply
+from heartlane.worker.leftovers import flush
 from heartlane.worker.limits import spoken
 from heartlane.worker.options import WorkOptions
 from heartlane.worker.places import Places
+from heartlane.worker.spool_files import Header, SpoolError
 from heartlane.worker.status import Status
 from heartlane.worker.verdict import rest_seconds
 
-CLAIM_PATH: Final = "/api/agents/runs/claim"
-SLACK_SECONDS: Final = 10.0
-"""How much longer than its long poll a claim waits for the answer."""
 LATE_SECONDS: Final = 2.0
 """How long after its long poll a claim whose answer was lost may still be granted."""
 LOOK_SECONDS: Final = 1.0
+"""How long a claim waits as long as one before it may be granted, which would be this one's answer at its begin."""
 RETRY_SECONDS_MAX: Final = 15.0
 STAGGER_SECONDS: Final = 1.0
 """Between two starts of agents: those that start together race for their login's refresh."""
@@ -47,8 +49,6 @@ AUTH_REST_SECONDS: Final = 60.0
 AUTH_REST_SECONDS_MAX: Final = 900.0
 LOGIN_CHECK_SECONDS: Final = 5.0
 """Between two looks at whether an agent is logged in by now."""
-STRANGE_TRIES: Final = 3
-"""So often in a row the first claim may get an answer that isn't Heartlane's before the address is taken for wrong."""
 
 
 def check_program(options: WorkOptions) -> None:
@@ -110,10 +110,18 @@ class Fleet:
     """The slots of one worker process.
 
     secret_values   what must never be told: the token
+    on_reached      called once the server has answered a claim, on a thread of its own
     """
 
     def __init__(
-        self, exchange: Exchange, options: WorkOptions, places: Places, screen: Status, secret_values: tuple[str, ...]
+        self,
+        exchange: Exchange,
+        options: WorkOptions,
+        places: Places,
+        screen: Status,
+        *,
+        secret_values: tuple[str, ...],
+        on_reached: Callable[[], object] | None = None,
     ) -> None:
         self._exchange = exchange
         self._options = options
@@ -128,9 +136,14 @@ class Fleet:
         self._starts = threading.Lock()
         self._trouble: BaseException | None = None
         self._last: Ended | None = None
-        self._claiming: set[Exchange] = set()
-        self._heard = threading.Event()
+        self._claiming: set[Claims] = set()
         self._logged_out = False
+        self._contact = Contact(
+            exchange.url,
+            screen,
+            patience=options.reach_seconds,
+            on_reached=lambda: None if on_reached is None else _aside(on_reached),
+        )
 
     def stop(self) -> None:
         """End the agents and give their lanes back. Safe in a signal handler, and to repeat."""
@@ -140,8 +153,8 @@ class Fleet:
     def drain(self) -> None:
         """Finish the lanes under way, and claim no more. Safe in a signal handler."""
         self._draining.set()
-        for exchange in tuple(self._claiming):
-            exchange.cut()
+        for claims in tuple(self._claiming):
+            claims.cut()
 
     def run(self) -> Ended | None:
         """Work until drained or stopped; how the last lane ended, None where there was none.
@@ -173,14 +186,21 @@ class Fleet:
 
     def _slot(self, number: int) -> None:
         worker_id = self._id if self._options.parallel == 1 else f"{self._id}/{number + 1}"
+        worked: tuple[str, int] | None = None
         with self._exchange.another() as exchange:
+            claims = Claims(exchange, self._options, worker_id)
             try:
                 while not self._draining.is_set():
-                    claimed = self._claim(exchange, worker_id)
-                    if claimed is not None:
-                        self._work(exchange, claimed)
-                        if self._options.once:
-                            return
+                    claimed = self._claim(claims)
+                    if claimed is None:
+                        continue
+                    if claimed.attempt == worked:
+                        self._give_back(exchange, claimed)
+                        continue
+                    self._work(exchange, claimed)
+                    worked = claimed.attempt
+                    if self._options.once:
+                        return
             except BaseException as error:  # noqa: BLE001 - raised again by `run`: a slot never ends in silence
                 self._give_up(error)
 
@@ -188,6 +208,21 @@ class Fleet:
         if self._trouble is None:
             self._trouble = error
         self.stop()
+
+    def _give_back(self, exchange: Exchange, claimed: Claimed) -> None:
+        """An attempt that has ended here while the server could not be told is not begun again: what is left of it is
+        sent, and the lane given back."""
+        run_id, attempt = claimed.attempt
+        left = Header(exchange.url, run_id, attempt, claimed.worker_id)
+        try:
+            sent = flush(exchange, left, self._places, reason="the server could not be reached for too long")
+        except SpoolError as error:
+            self._screen.say(f"{claimed.run['lane_key']}: {error}")
+            sent = None
+        if sent is None:
+            self._draining.wait(RETRY_SECONDS_MAX)
+        else:
+            self._screen.say(f"{claimed.run['lane_key']}: given back, after {sent} events that were left of it")
 
     def _work(self, exchange: Exchange, claimed: Claimed) -> None:
         attempt = Attempt(
@@ -219,50 +254,38 @@ class Fleet:
 
     # --- claims ---------------------------------------------------------------------------------------------------
 
-    def _claim(self, exchange: Exchange, worker_id: str) -> Claimed | None:
+    def _claim(self, claims: Claims) -> Claimed | None:
         """The next lane; None when the worker is to claim no more. Raises WorkerError."""
         tries = 0
-        doubt_until: float | None = None
+        doubt_until = 0.0  # so long a claim whose answer was lost may be granted
         while not self._draining.is_set():
             if self._rest.left:
                 self._draining.wait(min(1.0, self._rest.left))
                 continue
             if self._rest.login_in_doubt and self._is_logged_out():
                 continue
-            if doubt_until is not None:
-                found, trouble = self._held_already(exchange, worker_id)
-                if found is not None:
-                    return found
-                if trouble is not None:
-                    tries += 1
-                    self._complain(trouble, tries)
-                    self._pause(tries, trouble)
-                    continue
-                if boottime() < doubt_until:
-                    self._draining.wait(LOOK_SECONDS * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
-                    continue
-                doubt_until = None
-            sent_at = boottime()
-            wait = self._poll_seconds()
-            reply = self._ask_for_lane(exchange, worker_id, wait)
+            asked_at, wait = boottime(), self._poll_seconds()
+            if asked_at < doubt_until:
+                wait = min(wait, LOOK_SECONDS)
+            claimed, reply = self._ask_for_lane(claims, wait)
             if reply.ok:
-                self._welcome()
+                self._contact.well()
                 tries = 0
-                run = reply.body.get("run")
-                if isinstance(run, Mapping):
-                    return _claimed(run, reply, sent_at, worker_id)
+                if claimed is not None:
+                    return claimed
                 continue
             if reply.doubtful:
                 # An answer of the server's own says that it is done with the claim, whatever came of it.
-                doubt_until = boottime() if reply.code is not None else sent_at + wait + LATE_SECONDS
+                late = 0.0 if reply.code is not None else wait
+                doubt_until = max(doubt_until, asked_at + late + LATE_SECONDS)
             if self._draining.is_set():
                 break
             tries += 1
-            self._complain(reply, tries)
+            self._contact.trouble(reply, tries)
             self._pause(tries, reply)
         # The claim that was cut off may have been granted in the same moment.
-        for _ in range(3 if doubt_until is not None and self._heard.is_set() else 0):
-            found, trouble = self._held_already(exchange, worker_id)
+        for _ in range(3 if boottime() < doubt_until and self._contact.reached else 0):
+            found, trouble = claims.held()
             if found is not None or trouble is None:
                 return found
         return None
@@ -299,65 +322,18 @@ class Fleet:
 
         The first one doesn't wait at all: whoever started the worker wants to know that it works.
         """
-        return min(self._options.wait_seconds, self._options.lease_seconds / 3) if self._heard.is_set() else 0.0
+        return min(self._options.wait_seconds, self._options.lease_seconds / 3) if self._contact.reached else 0.0
 
-    def _ask_for_lane(self, exchange: Exchange, worker_id: str, wait: float) -> Reply:
-        self._claiming.add(exchange)
+    def _ask_for_lane(self, claims: Claims, wait: float) -> tuple[Claimed | None, Reply]:
+        self._claiming.add(claims)
         try:
             if self._draining.is_set():  # told just now, before `drain` could see us
-                return Reply(None, {}, "the worker was told to stop", sent=False)
-            return exchange.post(CLAIM_PATH, {**self._wanted(worker_id), "wait_seconds": wait}, wait + SLACK_SECONDS)
+                return None, Reply(None, {}, "the worker was told to stop", sent=False)
+            return claims.next(wait)
         finally:
-            self._claiming.discard(exchange)
-
-    def _held_already(self, exchange: Exchange, worker_id: str) -> tuple[Claimed | None, Reply | None]:
-        """A lane that an unanswered claim was granted; None, and the answer that leaves it open if there is one."""
-        listed = exchange.get("/api/agents/runs", {"worker_id": worker_id, "state": "claimed", "limit": 1})
-        if not listed.ok:
-            return None, listed
-        for run in listed.body.get("runs", ()):
-            sent_at = boottime()
-            body = {"worker_id": worker_id, "lease_seconds": self._options.lease_seconds}
-            reply = exchange.post(f"/api/agents/runs/{run['id']}/claim", body)
-            if reply.ok and isinstance(reply.body.get("run"), Mapping):
-                return _claimed(reply.body["run"], reply, sent_at, worker_id), None
-            gone = reply.status in (404, 409) and reply.code is not None
-            return None, None if gone else reply
-        return None, None
-
-    def _wanted(self, worker_id: str) -> dict[str, Any]:
-        options = self._options
-        wanted: dict[str, Any] = {
-            "worker_id": worker_id,
-            "lease_seconds": options.lease_seconds,
-            "roles": list(options.roles),
-            "labels": dict(options.labels),
-        }
-        if options.project_id is not None:
-            wanted["project_id"] = options.project_id
-        return wanted
-
-    def _welcome(self) -> None:
-        if not self._heard.is_set():
-            self._heard.set()
-            self._screen.say(f"connected to {self._exchange.url}; waiting for lanes")
-
-    def _complain(self, reply: Reply, tries: int) -> None:
-        """Say what is wrong. Until the server has been heard once, what patience doesn't mend ends the worker.
-
-        What isn't Heartlane's answer (a proxy's page) never ends a worker that has heard its server before; nor does a
-        429 or 5xx before that.
-        """
-        kind: Kind = reply.kind
-        if reply.status in (400, 404) and reply.code is not None:
-            raise WorkerError(f"the server refuses the claim: {reply.problem}", "wrong_input")
-        strange = kind == "not_heartlane" and reply.status != 429 and (reply.status or 0) < 500
-        hopeless = kind == "tls_fault" or (strange and tries >= STRANGE_TRIES)
-        if kind == "token_refused" or (hopeless and not self._heard.is_set()):
-            raise WorkerError(reply.problem, kind)
-        self._screen.say(f"{reply.problem}; trying again")
+            self._claiming.discard(claims)
 
 
-def _claimed(run: Mapping[str, Any], reply: Reply, sent_at: float, worker_id: str) -> Claimed:
-    last_seq = reply.body.get("last_seq")
-    return Claimed(run, last_seq if isinstance(last_seq, int) else 0, sent_at, worker_id)
+def _aside(do: Callable[[], object]) -> None:
+    """Do it on a thread of its own: nobody waits for it."""
+    threading.Thread(target=do, name="heartlane-aside", daemon=True).start()

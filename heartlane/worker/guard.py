@@ -22,7 +22,8 @@ Lines over a socket, both ways, UTF-8, one command or report each. From the side
 To the sidecar:
 
     started PID         the command runs
-    failed STAGE ERRNO  it could not be started; STAGE is `fork`, `folder` or `command`
+    failed STAGE ERRNO  it could not be started, and has run nothing; STAGE is `fork`, `folder`, `command`, or
+                        `deadline` where that had passed
     ok N                the first N lines from the sidecar are in effect: after `freeze`, everything stands still
     frozen WHY          everything stands still; WHY is `asked`, `deadline`, or both
     thawed              the members were continued
@@ -320,7 +321,7 @@ class Guard:
             self._failed(f"fork {error.errno}")
             return
         if self._command == 0:
-            _become(folder, arguments, environment, ours, guard)
+            _become(folder, arguments, environment, answer=ours, guard=guard, deadline=self._deadline)
         os.close(ours)
         # The guard keeps no end of the command's output: it is over when the last writer of the tree is.
         null = os.open(os.devnull, os.O_RDWR)
@@ -349,7 +350,15 @@ class Guard:
         os._exit(0)
 
 
-def _become(folder: bytes, arguments: list[bytes], environment: dict[bytes, bytes], answer: int, guard: int) -> None:
+def _become(
+    folder: bytes,
+    arguments: list[bytes],
+    environment: dict[bytes, bytes],
+    *,
+    answer: int,
+    guard: int,
+    deadline: float | None,
+) -> None:
     """In the forked child: turn into the command, or say through the pipe why that can't be. Never returns."""
     stage = "command"
     try:
@@ -366,6 +375,9 @@ def _become(folder: bytes, arguments: list[bytes], environment: dict[bytes, byte
             os._exit(1)
         stage = "folder"
         os.chdir(folder)
+        if deadline is not None and boottime() >= deadline:  # the folder may be on a disk that takes its time
+            os.write(answer, b"deadline 0")
+            os._exit(1)
         stage = "command"
         os.execvpe(arguments[0], arguments, environment)  # noqa: S606 - to run this command is what the guard is for
     except OSError as error:

@@ -35,10 +35,20 @@ LAST_LEASE_SECONDS: Final = 5
 ENDED_STATES: Final = frozenset({"shipped", "failed"})
 
 
-def take_care(exchange: Exchange, places: Places, screen: Status) -> None:
-    """Send what can be sent, give back what is held, remove what is of no use any more."""
+def take_care(exchange: Exchange, places: Places, screen: Status, repository: Repository | None = None) -> bool:
+    """Send what can be sent, give back what is held, remove what is of no use any more, the repository's worktrees too.
+
+    False where that needs the server, which can't be reached: to be done again when it can.
+    """
     with contextlib.suppress(OSError):
         sweep(places.lanes)
+    if not _send_spools(exchange, places, screen) or not _prune_worktrees(exchange, repository, places, screen):
+        screen.say("what earlier workers left is seen to when the server can be reached")
+        return False
+    return True
+
+
+def _send_spools(exchange: Exchange, places: Places, screen: Status) -> bool:
     reached = False
     for info in list_spools(places.spool)[:SPOOLS_MAX]:
         if info.problem is not None:
@@ -47,8 +57,7 @@ def take_care(exchange: Exchange, places: Places, screen: Status) -> None:
             continue
         if info.header.server == exchange.url and not reached:
             if exchange.get("/healthz").status is None:
-                screen.say("what earlier workers left is not sent now: the server can't be reached")
-                return
+                return False
             reached = True
         with contextlib.suppress(SpoolError, OSError):
             # A worker that ends a lane in good order removes its spool: one that is there was left by a killed worker.
@@ -58,18 +67,24 @@ def take_care(exchange: Exchange, places: Places, screen: Status) -> None:
                 screen.say(f"an earlier worker was killed: {sent} events that it left were sent, its lane given back")
             elif old:
                 discard(info.folder)
+    return True
 
 
-def prune_worktrees(exchange: Exchange, repository: Repository, places: Places, screen: Status) -> None:
+def _prune_worktrees(exchange: Exchange, repository: Repository | None, places: Places, screen: Status) -> bool:
     """Remove the worktrees of lanes that have ended, unless something would be lost. Nobody waits for it to go well."""
+    if repository is None:
+        return True
     try:
         runs = {mark_of(entry.path) for entry in repository.entries()[1:]} - {None}
+        if runs and exchange.get("/healthz").status is None:
+            return False
         unfinished = [str(run) for run in runs if not _has_ended(exchange, str(run))]
         for swept in prune(repository, places.worktrees, unfinished):
             if swept.kept is None:
                 screen.say(f"removed {swept.path}: its lane has ended")
     except (WorkerError, OSError) as error:
         screen.say(f"old worktrees were not looked at: {error}")
+    return True
 
 
 def _has_ended(exchange: Exchange, run_id: str) -> bool:
@@ -78,8 +93,10 @@ def _has_ended(exchange: Exchange, run_id: str) -> bool:
     return isinstance(run, Mapping) and run.get("state") in ENDED_STATES
 
 
-def flush(exchange: Exchange, header: Header, places: Places) -> int | None:
+def flush(exchange: Exchange, header: Header, places: Places, *, reason: str = "the worker was killed") -> int | None:
     """Send all of one spool and give its lane back; how many events. None where the server takes them no more (now).
+
+    reason  why it is given back, for the run's log
 
     Raises SpoolError.
     """
@@ -102,6 +119,6 @@ def flush(exchange: Exchange, header: Header, places: Places) -> int | None:
             f"{PREFIX}RUN_ID={header.run}", f"{PREFIX}ATTEMPT={header.attempt}", seconds=SWEEP_SECONDS_MAX
         ):
             return None  # what can't be killed holds the lane for as long as its lease goes on
-        exchange.post(f"{path}/release", {**who, "reason": "the worker was killed", "failed": False})
+        exchange.post(f"{path}/release", {**who, "reason": reason, "failed": False})
         spool.remove()
     return sent

@@ -11,6 +11,7 @@ from heartlane.worker.coalescer import LINES_PER_SECOND
 from heartlane.worker.limits import Limits
 
 LEASE_SECONDS: Final = 300
+REACH_SECONDS: Final = 15.0
 GRACE_SECONDS: Final = 10.0
 OUTAGE_SECONDS: Final = 3600.0
 AFTER_RESULT_SECONDS: Final = 20.0
@@ -34,6 +35,7 @@ class WorkOptions:
     wait_seconds        how long one claim waits for a lane at the server, 0–30
     parallel            lanes at once, 1–PARALLEL_MAX
     once                end after one lane
+    reach_seconds       how long a server is tried that was never reached; None: for as long as it takes
     grace_seconds       from SIGTERM to SIGKILL
     outage_seconds      how long an agent stands frozen while the server can't be reached, before it is ended
     after_result_seconds  how long an agent may linger after its result
@@ -61,6 +63,7 @@ class WorkOptions:
     wait_seconds: float = 25.0
     parallel: int = 1
     once: bool = False
+    reach_seconds: float | None = REACH_SECONDS
     grace_seconds: float = GRACE_SECONDS
     outage_seconds: float = OUTAGE_SECONDS
     after_result_seconds: float = AFTER_RESULT_SECONDS

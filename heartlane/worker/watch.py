@@ -19,14 +19,14 @@ from typing import Final, Literal, NamedTuple
 
 from heartlane.client.lease import Standing
 from heartlane.worker.agents import Adapter
-from heartlane.worker.child import Child, Exit
+from heartlane.worker.child import HUNG_GUARD_SECONDS, Child, Exit
 from heartlane.worker.keeper import Keeper
 from heartlane.worker.limits import Breach, RunningTime, breach, spoken
 from heartlane.worker.limits import Standing as AgentStanding
 from heartlane.worker.options import WorkOptions
 from heartlane.worker.reader import Reader
 from heartlane.worker.status import LaneStatus
-from heartlane.worker.telling import Output, Teller, Voice
+from heartlane.worker.telling import PLAIN, Output, Teller, Voice
 
 LOOK_SECONDS: Final = 0.5
 LOST_GRACE_SECONDS: Final = 3.0
@@ -35,6 +35,10 @@ LEFT_BEHIND_GRACE_SECONDS: Final = 2.0
 END_SECONDS_MAX: Final = 30.0
 """How long the tree of an ended agent may take to be gone, its grace left out."""
 OUTPUT_END_SECONDS: Final = 5.0
+OWED_LINGERS: Final = 3
+"""How many times as long as after its result an agent may be silent that said `heartlane ship` and owes its result …"""
+OWED_LINGERS_MAX: Final = 15
+"""… and go on in all."""
 
 Cause = Literal["lost", "told", "outage", "limit"]
 
@@ -101,6 +105,7 @@ class Watch:
         self._breach: Breach | None = None
         self._told: set[str] = set()
         self._ending_at: float | None = None
+        self._said_ended_at: float | None = None
         self._paused = False
         self._overdue_since: float | None = None
 
@@ -116,8 +121,8 @@ class Watch:
         if not self._child.empty:
             self._child.stop(LEFT_BEHIND_GRACE_SECONDS)
         gone = self._child.wait_empty(END_SECONDS_MAX + LEFT_BEHIND_GRACE_SECONDS)
-        if not gone:
-            gone = self._child.close()
+        if not gone and not self._child.kill(HUNG_GUARD_SECONDS):
+            gone = self._child.close()  # a guard that is alive is left at it: it alone sees what belongs to others
         if not reader.join(OUTPUT_END_SECONDS):
             reader.close()
         self._check_threads(reader)
@@ -225,9 +230,22 @@ class Watch:
             self._teller.tell("error", message=found.message, reason=found.reason, fatal=False)
 
     def _end_after_result(self, adapter: Adapter) -> None:
-        if self._ending_at is None and (adapter.ended or self._voice.has_ended):
-            self._ending_at = time.monotonic()
-            self._child.end_after(self._options.after_result_seconds, self._options.grace_seconds)
+        """End it when it lingers after its result.
+
+        An agent that said `heartlane ship` (or `fail`) still owes its own result, with what was spent: the model may
+        think about it for a while. It has more time, and more again with everything it prints.
+        """
+        if self._ending_at is not None or not (adapter.ended or self._voice.has_ended):
+            return
+        now = time.monotonic()
+        linger = self._options.after_result_seconds
+        if not adapter.ended and adapter.name != PLAIN:
+            self._said_ended_at = said_at = self._said_ended_at or now
+            silent_since = max(said_at, self._output.printed_at or said_at)
+            if now < min(silent_since + linger * (OWED_LINGERS - 1), said_at + linger * (OWED_LINGERS_MAX - 1)):
+                return
+        self._ending_at = now
+        self._child.end_after(linger, self._options.grace_seconds)
 
     def _state(self) -> str:
         if self._cause is not None:

@@ -62,7 +62,7 @@ def test_it_is_written_as_it_was_printed_with_the_token_in_a_file_of_its_own(hom
     executed = next(line for line in ended.out.splitlines() if line.startswith("ExecStart="))
     python = f'"{sys.executable}"' if " " in sys.executable else sys.executable
     assert executed == (
-        f"ExecStart={python} -P -m heartlane work --role backend -- claude -p "
+        f"ExecStart={python} -P -m heartlane work --wait-for-server forever --role backend -- claude -p "
         '"a \\"b\\" {prompt} $$HOME 100%% \\\\ \' x"'
     )
     assert stat.S_IMODE(variables.stat().st_mode) == 0o600
@@ -200,5 +200,13 @@ def test_a_launchd_agent_is_written_where_launchd_looks(home: Path) -> None:
     assert ended.code == 0, ended
     path = home / "Library" / "LaunchAgents" / "heartlane.worker.plist"
     described = plistlib.loads(path.read_bytes())
-    assert described["ProgramArguments"][5:] == ["-P", "-m", "heartlane", "work", *WORK[1:]]
+    assert described["ProgramArguments"][5:] == [
+        "-P",
+        "-m",
+        "heartlane",
+        "work",
+        "--wait-for-server",
+        "forever",
+        *WORK[1:],
+    ]
     assert TOKEN not in path.read_text("utf-8")

@@ -68,7 +68,7 @@ class Chaos:
     # --- what is done ---------------------------------------------------------------------------------------------
 
     def _start(self, worker: Worker) -> None:
-        arguments = ("--plain", "--lease", str(self._lease), "--grace", "1s", "--")
+        arguments = ("--plain", "--wait-for-server", "forever", "--lease", str(self._lease), "--grace", "1s", "--")
         worker.start(*arguments, *witness.agent(self._evidence, self._marks), url=self.proxy.url)
 
     def _fate(self, method: str, path: str) -> Fate:

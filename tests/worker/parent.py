@@ -20,8 +20,9 @@ def main() -> None:
     parser.add_argument("--deadline", type=float)
     parser.add_argument("command", nargs="+")
     options = parser.parse_args()
-    deadline = None if options.deadline is None else boottime() + options.deadline
-    child = Child.start(options.command, env=dict(os.environ), cwd="/", deadline=deadline)
+    child = Child.start(options.command, env=dict(os.environ), cwd="/")
+    if options.deadline is not None:
+        child.set_deadline(boottime() + options.deadline)
     Reader(child.stdout, child.stderr, lambda stream, lines: None).start()
     sys.stdout.write(f"{child.pid} {child.guard_pid} {child.mark}\n")
     sys.stdout.flush()

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from heartlane.worker import child as child_module
-from heartlane.worker.child import Child, Exit
+from heartlane.worker.child import Child, Exit, TooLate
 from heartlane.worker.clock import boottime
 from heartlane.worker.tree import look, marked
 from tests.worker.conftest import PARENT, PATIENCE, ROOT, Parent, Printed, Start, alive, noted, until, zoo
@@ -148,9 +148,9 @@ def test_a_pause_and_a_deadline_hold_independently(start: Start, tmp_path: Path)
 
 
 def test_a_deadline_of_the_past_lets_nothing_run(start: Start, tmp_path: Path) -> None:
-    child = start("ticks", tmp_path / "ticks", deadline=boottime() - 10)
-    until(lambda: child.overdue)
-    assert not (tmp_path / "ticks").exists() or stands_still(tmp_path / "ticks")
+    with pytest.raises(TooLate):
+        start("ticks", tmp_path / "ticks", deadline=boottime() - 10)
+    assert not (tmp_path / "ticks").exists()
 
 
 def test_where_the_deadline_has_passed_there_is_no_grace(start: Start, tmp_path: Path) -> None:
