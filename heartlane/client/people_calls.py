@@ -1,10 +1,12 @@
-"""Who calls, who is logged in: every route as a function that builds a `Call`."""
+"""Who calls, who is logged in, who did what: every route as a function that builds a `Call`."""
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from heartlane.client.call import Call, Id, Page, delete, get, listing, part, post, query_of
 from heartlane.wire import people_answers as answers
-from heartlane.wire.people_answers import LoginLinkObject, MeObject, SessionObject
+from heartlane.wire.people_answers import AuditEntryObject, LoginLinkObject, MeObject, SessionObject
 
 
 def me() -> Call[MeObject]:
@@ -26,3 +28,24 @@ def sessions(*, all: bool | None = None, limit: int | None = None) -> Call[Page[
 def end_session(session_id: Id) -> Call[SessionObject]:
     """Log a browser out."""
     return delete(f"/api/sessions/{part(session_id)}", answers.SessionAnswer, lambda answer: answer.session)
+
+
+def audit(
+    *,
+    project_id: Id | None = None,
+    action: str | None = None,
+    actor: str | None = None,
+    since: datetime | str | None = None,
+    until: datetime | str | None = None,
+    limit: int | None = None,
+) -> Call[Page[AuditEntryObject]]:
+    """What was done, newest first. `action` is an action's name or its first part (`run`), `actor` a token's name or
+    id; `since` counts in, `until` doesn't."""
+    query = query_of(
+        project_id=project_id, action=action, actor=actor, since=_moment(since), until=_moment(until), limit=limit
+    )
+    return listing("/api/audit", answers.AuditList, lambda answer: answer.entries, query)
+
+
+def _moment(moment: datetime | str | None) -> str | None:
+    return moment.isoformat() if isinstance(moment, datetime) else moment

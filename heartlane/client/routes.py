@@ -116,6 +116,7 @@ class Routes:
     create_login_link = Method(people_calls.create_login_link)
     sessions = Listing(people_calls.sessions)
     end_session = Method(people_calls.end_session)
+    audit = Listing(people_calls.audit)
 
     health = Method(calls.health)
     ready = Method(calls.ready)

@@ -27,7 +27,7 @@ from heartlane.server.errors import ApiError, Headers, render
 from heartlane.server.failures import as_api_error, unknown_method
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import AccessLog, App
-from heartlane.server.routes import health, milestones, plans, projects, runs, sessions, tickets, workers
+from heartlane.server.routes import audit, health, milestones, plans, projects, runs, sessions, tickets, workers
 from heartlane.server.streams import HEAD_ONLY
 from heartlane.store.errors import StoreError
 from heartlane.store.pages import BadCursor
@@ -35,7 +35,8 @@ from heartlane.store.pages import BadCursor
 LIMITED: Final = re.compile(r"/api/agents/(plan$|plans/[^/]+/(?:approve|reject)$)")
 NO_STORE: Final = (b"cache-control", b"no-store")
 ROUTERS: Final = tuple(
-    module.router for module in (runs, plans, workers, projects, milestones, tickets, sessions, health, docs_page)
+    module.router
+    for module in (runs, plans, workers, projects, milestones, tickets, sessions, audit, health, docs_page)
 )
 
 

@@ -59,6 +59,7 @@ TAGS: Final = (
     ("Milestones", "Where a project is going."),
     ("Tickets", "What is wanted, and of which roles; lanes move them along."),
     ("Sessions", "Who calls, and which browsers are logged in."),
+    ("Audit", "Who did what."),
     ("Health", "How the server is."),
     ("Pages", "For browsers."),
 )

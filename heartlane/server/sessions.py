@@ -24,7 +24,7 @@ from heartlane.server.errors import ApiError
 from heartlane.server.origin import Origins
 from heartlane.server.settings import Settings
 from heartlane.store import sessions, tokens
-from heartlane.store.audit import Actor
+from heartlane.store.audit import USER_AGENT_MAX, Actor, tame
 from heartlane.store.sessions import Limits, LoginFailed, Session, Started
 from heartlane.store.store import Store
 
@@ -52,8 +52,9 @@ def csrf_token(secret: str) -> str:
 
 
 def user_agent(scope: Scope) -> str | None:
-    """What the client says it is."""
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == b"user-agent"), None)
+    """What the client says it is, as far as that is kept."""
+    said = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"user-agent"), None)
+    return None if said is None else tame(said, USER_AGENT_MAX)
 
 
 class Sessions:

@@ -219,9 +219,11 @@ def _is_id(text: str) -> bool:
     return [len(part) for part in parts] == [8, 4, 4, 4, 12] and all(c in "0123456789abcdef-" for c in text)
 
 
-def _cut(text: str | None, most: int) -> str | None:
-    """The text at most so long, without what a terminal would act on and PostgreSQL can't store."""
-    if text is None:
-        return None
+def tame(text: str, most: int) -> str:
+    """A client's text, at most so long, without what a terminal would act on and PostgreSQL can't store."""
     plain = "".join(character if character.isprintable() else " " for character in text)
     return plain if len(plain) <= most else plain[: most - 1] + "…"
+
+
+def _cut(text: str | None, most: int) -> str | None:
+    return None if text is None else tame(text, most)

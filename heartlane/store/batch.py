@@ -19,6 +19,8 @@ from heartlane.lanes.decisions import Decision, Refusal
 from heartlane.lanes.rules import decide, ticket_event
 from heartlane.lanes.run import CLAIMABLE_STATES, EVENT_TYPE_BITS, MUTABLE_COLUMNS, Event, Run
 from heartlane.lanes.tickets import Ticket, advance
+from heartlane.store.audit import Actor, Entry
+from heartlane.store.run_audit import entry_of
 from heartlane.wire.parse import dump_json
 
 log = structlog.get_logger(__name__)
@@ -42,12 +44,16 @@ UNTOLD_COLUMNS: Final = frozenset((*RENEWAL_COLUMNS, "lease_seconds", "take_back
 
 
 class OnRun(NamedTuple):
-    """A command on one run, as seen by one account (and one project, for a token limited to it)."""
+    """A command on one run, as seen by one account (and one project, for a token limited to it).
+
+    actor       the person whose command it is, for the audit log; None: a worker's or the server's own
+    """
 
     run_id: str
     command: Command
     account_id: str | None = None
     project_id: str | None = None
+    actor: Actor | None = None
 
 
 class ClaimNext(NamedTuple):
@@ -174,6 +180,9 @@ class BatchTransaction(Protocol):
     async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:
         """Lock the named tickets in id order."""
 
+    async def record(self, entries: Sequence[Entry]) -> None:
+        """Append to the audit log."""
+
     async def write(self, writes: Writes) -> None:
         """Write the changed rows and the new events, and have the announcement go out with the commit."""
 
@@ -210,6 +219,7 @@ class Batch:
         self.chunks: list[Chunk] = []
         self.ticket_moves: list[tuple[str, Run]] = []
         self.held: dict[Holder, list[str]] = {}
+        self.entries: list[Entry] = []
 
     def apply(self, run: Run, command: Command) -> Outcome:
         """Let the rules decide; keep what changes."""
@@ -308,6 +318,8 @@ async def run_batch(
         return outcomes, Announcement()
     writes = batch.writes(await _move_tickets(tx, batch))
     await tx.write(writes)
+    if batch.entries:
+        await tx.record(batch.entries)
     return outcomes, writes.announcement
 
 
@@ -319,7 +331,19 @@ def _apply_on_run(batch: Batch, entry: OnRun) -> Outcome | Exception:
         or (entry.project_id is not None and run.project_id != entry.project_id)
     ):
         return Outcome(None, Refusal("NOT_FOUND", "There is no such run."), batch.now)
-    return _guarded(batch, run, entry.command)
+    outcome = _guarded(batch, run, entry.command)
+    if entry.actor is not None and isinstance(outcome, Outcome):
+        _note_actor(batch, entry.actor, entry.command, run, outcome)
+    return outcome
+
+
+def _note_actor(batch: Batch, actor: Actor, command: Command, before: Run, outcome: Outcome) -> None:
+    """Have a person's command recorded if it changed something: a refused one leaves nothing."""
+    after, decision = outcome.run, outcome.decision
+    if after is not None and isinstance(decision, Decision) and (decision.changes or decision.events):
+        entry = entry_of(actor, command, before, after, batch.now)
+        if entry is not None:
+            batch.entries.append(entry)
 
 
 def _guarded(batch: Batch, run: Run, command: Command) -> Outcome | Exception:

@@ -22,6 +22,7 @@ from typing import Final, NamedTuple, Protocol
 import structlog
 
 from heartlane.lanes.commands import Command
+from heartlane.store.audit import Actor
 from heartlane.store.batch import Announcement, ClaimNext, OnRun, Outcome
 from heartlane.store.errors import Overloaded, StoreUnavailable
 
@@ -91,15 +92,17 @@ class Ledger:
         account_id: str | None = None,
         project_id: str | None = None,
         urgent: bool = False,
+        actor: Actor | None = None,
     ) -> Outcome:
         """Apply one command to one run; the answer is durable.
 
         account_id, project_id  a run of another account or project is answered as NOT_FOUND; None sees all
+        actor                   the person whose command it is: recorded in the audit log, in the same transaction
         urgent                  accepted even when the queue is full, and before all that waits (the server's own hand)
 
         Raises Overloaded or StoreUnavailable.
         """
-        return await self._enqueue(OnRun(run_id, command, account_id, project_id), urgent)
+        return await self._enqueue(OnRun(run_id, command, account_id, project_id, actor), urgent)
 
     async def claim_next(self, claim: ClaimNext) -> Outcome:
         """Claim the best lane that fits; `run` is None when there is none. Raises Overloaded or StoreUnavailable."""

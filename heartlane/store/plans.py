@@ -15,6 +15,8 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.planning import Lane, Source, initial_runs
 from heartlane.lanes.run import Run
+from heartlane.store import audit
+from heartlane.store.audit import Actor
 from heartlane.store.batch import Opening
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, Reach, cursor_id, page
@@ -111,9 +113,12 @@ async def runs_of_plan(conn: AsyncConnection, plan_id: str) -> list[Run]:
     ]
 
 
-async def approve_plan(tx: WriteTransaction, plan_id: str, reach: Reach) -> tuple[Plan, list[Run]] | Refusal | None:
+async def approve_plan(
+    tx: WriteTransaction, plan_id: str, reach: Reach, actor: Actor | None = None
+) -> tuple[Plan, list[Run]] | Refusal | None:
     """Approve a pending plan: one queued run per lane. Approving again answers the same runs.
 
+    actor: who approves it, for the audit log.
     Refused for a rejected plan (PLAN_REJECTED); None where there is no such plan within reach.
     """
     plan = await _lock_plan(tx.conn, plan_id, reach)
@@ -124,12 +129,17 @@ async def approve_plan(tx: WriteTransaction, plan_id: str, reach: Reach) -> tupl
     if plan.status == "pending":
         await _queue_runs(tx, plan)
         plan = await _set(tx, plan, {"status": "approved", "approved_at": tx.now})
+        if actor is not None:
+            await record(tx, actor, "plan.approved", plan)
     return plan, await runs_of_plan(tx.conn, plan_id)
 
 
-async def reject_plan(tx: WriteTransaction, plan_id: str, reach: Reach, reason: str) -> Plan | Refusal | None:
+async def reject_plan(
+    tx: WriteTransaction, plan_id: str, reach: Reach, reason: str, actor: Actor | None = None
+) -> Plan | Refusal | None:
     """Reject a pending plan. A plan that is rejected already stays as it is, with its first reason.
 
+    actor: who rejects it, for the audit log.
     Refused for an approved plan (PLAN_APPROVED); None where there is no such plan within reach.
     """
     plan = await _lock_plan(tx.conn, plan_id, reach)
@@ -138,7 +148,29 @@ async def reject_plan(tx: WriteTransaction, plan_id: str, reach: Reach, reason: 
     if plan.status == "approved":
         approved = f"This plan was approved at {_when(plan.approved_at)}"
         return Refusal("PLAN_APPROVED", f"{approved}; cancel its runs one by one if they should not go on.")
-    return await _set(tx, plan, {"status": "rejected", "rejected_at": tx.now, "rejection_reason": reason})
+    plan = await _set(tx, plan, {"status": "rejected", "rejected_at": tx.now, "rejection_reason": reason})
+    if actor is not None:
+        await record(tx, actor, "plan.rejected", plan)
+    return plan
+
+
+async def record(tx: WriteTransaction, actor: Actor, action: str, plan: Plan) -> None:
+    """Note in the audit log what a person did with a plan."""
+    details: dict[str, Any] = {"lanes": len(json.loads(plan.lanes_json))}
+    if plan.rejection_reason is not None:
+        details["reason"] = plan.rejection_reason
+    await audit.record(
+        tx.conn,
+        tx.now,
+        actor,
+        action,
+        account_id=plan.billing_account_id,
+        project_id=plan.project_id,
+        object_type="plan",
+        object_id=plan.id,
+        object_name=plan.title,
+        details=details,
+    )
 
 
 def _within(reach: Reach) -> list[Any]:

@@ -21,6 +21,7 @@ from sqlalchemy.dialects import postgresql
 
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
+from heartlane.store.audit import Entry
 from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes, run_batch
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
@@ -105,6 +106,9 @@ SELECT {_COLUMNS} FROM runs AS r
 WHERE r.number = ANY($1) AND r.billing_account_id = $2 AND r.state IN ('queued', 'released') AND r.blockers_left = 0
 ORDER BY r.priority DESC, r.number LIMIT $3 FOR UPDATE SKIP LOCKED
 """
+
+_ENTRY_PLACES: Final = ", ".join(f"${place}" for place, _ in enumerate(Entry._fields, 1))
+INSERT_ENTRY: Final = f"INSERT INTO audit ({', '.join(Entry._fields)}) VALUES ({_ENTRY_PLACES})"
 
 LOCK_TICKETS: Final = f"SELECT {', '.join(TICKET_COLUMNS)} FROM tickets WHERE id = ANY($1) ORDER BY id FOR UPDATE"
 
@@ -239,6 +243,9 @@ class PostgresBatch:
     async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:
         rows = await self._connection.fetch(LOCK_TICKETS, ticket_ids)
         return {row[0]: Ticket._make(tuple(row)) for row in rows}
+
+    async def record(self, entries: Sequence[Entry]) -> None:
+        await self._connection.executemany(INSERT_ENTRY, entries)
 
     async def write(self, writes: Writes) -> None:
         announcement = writes.announcement

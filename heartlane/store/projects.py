@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 from sqlalchemy import insert, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from heartlane.store import audit
+from heartlane.store.audit import Actor
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, Reach, cursor_id, page
 from heartlane.store.schema import milestones, projects
@@ -46,10 +48,14 @@ class Milestone(NamedTuple):
     updated_at: datetime
 
 
-async def create_project(tx: WriteTransaction, account_id: str, values: Mapping[str, Any]) -> Project:
-    """A new project of the account; `values`: column → value."""
+async def create_project(
+    tx: WriteTransaction, account_id: str, values: Mapping[str, Any], actor: Actor | None = None
+) -> Project:
+    """A new project of the account; `values`: column → value. `actor`: who makes it, for the audit log."""
     project = Project(id=new_id(), billing_account_id=account_id, created_at=tx.now, updated_at=tx.now, **values)
     await tx.conn.execute(insert(projects).values(project._asdict()))
+    if actor is not None:
+        await _record(tx, actor, "project.created", project, {"after": dict(values)})
     return project
 
 
@@ -70,14 +76,37 @@ async def read_project(conn: AsyncConnection, project_id: str, reach: Reach) -> 
 
 
 async def patch_project(
-    tx: WriteTransaction, project_id: str, reach: Reach, values: Mapping[str, Any]
+    tx: WriteTransaction, project_id: str, reach: Reach, values: Mapping[str, Any], actor: Actor | None = None
 ) -> Project | None:
-    """Change the given columns. None where there is no such project within reach."""
-    if values:
-        await tx.conn.execute(
-            update(projects).where(projects.c.id == project_id, reach.of_projects()).values(updated_at=tx.now, **values)
-        )
-    return await read_project(tx.conn, project_id, reach)
+    """Change the given columns. None where there is no such project within reach. `actor`: who, for the audit log."""
+    mine = select(projects).where(projects.c.id == project_id, reach.of_projects()).with_for_update()
+    row = (await tx.conn.execute(mine)).one_or_none()
+    if row is None or not values:
+        return None if row is None else Project._make(row)
+    before = Project._make(row)
+    after = before._replace(updated_at=tx.now, **values)
+    await tx.conn.execute(update(projects).where(projects.c.id == project_id).values(updated_at=tx.now, **values))
+    changes = audit.changes(before._asdict(), after._asdict())
+    if actor is not None and changes["after"]:
+        await _record(tx, actor, "project.changed", after, changes)
+    return after
+
+
+async def _record(
+    tx: WriteTransaction, actor: Actor, action: str, project: Project, details: Mapping[str, Any]
+) -> None:
+    await audit.record(
+        tx.conn,
+        tx.now,
+        actor,
+        action,
+        account_id=project.billing_account_id,
+        project_id=project.id,
+        object_type="project",
+        object_id=project.id,
+        object_name=project.name,
+        details=details,
+    )
 
 
 async def create_milestone(tx: WriteTransaction, project_id: str, values: Mapping[str, Any]) -> Milestone:

@@ -18,6 +18,7 @@ import orjson
 
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
+from heartlane.store.audit import Entry
 from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes, run_batch
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
@@ -82,6 +83,8 @@ INSERT_CHUNK: Final = """
 INSERT INTO events (run_number, last_seq, recorded_at, "count", types, worker_id, attempt, body)
 VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+
+INSERT_ENTRY: Final = f"INSERT INTO audit ({', '.join(Entry._fields)}) VALUES ({', '.join('?' for _ in Entry._fields)})"
 
 LOCK_TICKETS: Final = f"""
 SELECT {", ".join(TICKET_COLUMNS)} FROM tickets WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id
@@ -164,6 +167,10 @@ class SqliteBatch:
     async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:
         rows = self._connection.execute(LOCK_TICKETS, (orjson.dumps(ticket_ids),)).fetchall()
         return {row[0]: _ticket(row) for row in rows}
+
+    async def record(self, entries: Sequence[Entry]) -> None:
+        rows = [[to_micros(value) if isinstance(value, datetime) else value for value in entry] for entry in entries]
+        self._connection.executemany(INSERT_ENTRY, rows)
 
     async def write(self, writes: Writes) -> None:
         execute_many = self._connection.executemany

@@ -12,7 +12,7 @@ import hashlib
 import hmac
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Literal, NamedTuple, get_args
 from uuid import UUID
@@ -21,9 +21,11 @@ from sqlalchemy import Select, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from heartlane.store import audit
+from heartlane.store.audit import Actor
 from heartlane.store.ids import new_id
 from heartlane.store.schema import Timestamp, accounts, projects, tokens
-from heartlane.store.store import Store
+from heartlane.store.store import Store, WriteTransaction
 
 Scope = Literal["viewer", "worker", "operator", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
@@ -174,12 +176,14 @@ async def create(
     account: str | None = None,
     project_id: str | None = None,
     lifetime: timedelta | None = None,
+    actor: Actor | None = None,
 ) -> tuple[Token, str]:
     """Make a token; returns it and its secret, which can't be had again.
 
     account     the account's name, made if there is none; left out: the project's, or `default`
     project_id  the one project the token sees, which has to be the account's; None: all of the account
     lifetime    None: never expires
+    actor       who makes it, for the audit log; None: whoever uses the command line
 
     Raises TokenError, StoreUnavailable.
     """
@@ -195,7 +199,7 @@ async def create(
             project_id, account_id = await _project(tx.conn, project_id, account)
         if account_id is None:
             account_id = await _account(tx.conn, store.dialect, account or DEFAULT_ACCOUNT, tx.now)
-        return await _insert(
+        token, secret = await _insert(
             tx.conn,
             name=name,
             scope=scope,
@@ -204,15 +208,26 @@ async def create(
             now=tx.now,
             lifetime=lifetime,
         )
+        await _record(tx, actor, "token.created", token, {"scope": scope, "expires_at": token.expires_at})
+        return token, secret
 
 
-async def revoke(store: Store, token_id: str) -> bool:
-    """Let the token open nothing any more, from now on. False if it was revoked before. Raises StoreUnavailable."""
+async def revoke(store: Store, token_id: str, *, actor: Actor | None = None) -> bool:
+    """Let the token open nothing any more, from now on. False if it was revoked before. Raises StoreUnavailable.
+
+    actor: who revokes it, for the audit log; None: whoever uses the command line.
+    """
     async with store.writing() as tx:
-        return await _revoke(tx.conn, token_id, tx.now)
+        if not await _revoke(tx.conn, token_id, tx.now):
+            return False
+        row = (await tx.conn.execute(select_tokens().where(tokens.c.id == token_id))).one()
+        await _record(tx, actor, "token.revoked", Token._make(row), {})
+        return True
 
 
-async def rotate(store: Store, token_id: str, *, lifetime: timedelta | None = None) -> tuple[Token, str]:
+async def rotate(
+    store: Store, token_id: str, *, lifetime: timedelta | None = None, actor: Actor | None = None
+) -> tuple[Token, str]:
     """Revoke the token and make one of the same name, scope and reach, in one step; returns it and its secret.
 
     lifetime: None gives the new token as long as the old one was given. Raises TokenError, StoreUnavailable.
@@ -227,7 +242,7 @@ async def rotate(store: Store, token_id: str, *, lifetime: timedelta | None = No
             raise TokenError(f"the token {old.name!r} is revoked already; make a new one")
         if lifetime is None and old.expires_at is not None:
             lifetime = old.expires_at - old.created_at
-        return await _insert(
+        token, secret = await _insert(
             tx.conn,
             name=old.name,
             scope=old.scope,
@@ -236,12 +251,32 @@ async def rotate(store: Store, token_id: str, *, lifetime: timedelta | None = No
             now=tx.now,
             lifetime=lifetime,
         )
+        await _record(tx, actor, "token.revoked", old, {"replaced_by": token.id})
+        await _record(tx, actor, "token.created", token, {"scope": token.scope, "in_place_of": old.id})
+        return token, secret
 
 
 async def touch(store: Store, token_ids: Iterable[str]) -> None:
     """Note that these tokens were used just now. Raises StoreUnavailable."""
     async with store.writing() as tx:
         await tx.conn.execute(update(tokens).where(tokens.c.id.in_(sorted(token_ids))).values(last_used_at=tx.now))
+
+
+async def _record(
+    tx: WriteTransaction, actor: Actor | None, action: str, token: Token, details: Mapping[str, Any]
+) -> None:
+    await audit.record(
+        tx.conn,
+        tx.now,
+        actor or audit.command_line_actor(),
+        action,
+        account_id=token.account_id,
+        project_id=token.project_id,
+        object_type="token",
+        object_id=token.id,
+        object_name=token.name,
+        details=details,
+    )
 
 
 async def _account(conn: AsyncConnection, dialect: str, name: str, now: datetime) -> str:

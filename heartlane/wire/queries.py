@@ -9,7 +9,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from heartlane.lanes import bounds
-from heartlane.wire.fields import Id, Matching, Opt, WorkerId
+from heartlane.wire.fields import Id, Matching, Moment, Name, Opt, WorkerId
 from heartlane.wire.names import EventName, PlanStatusName, RoleName, StageName, StateName, StatusName
 
 CURSOR_MAX: Final = 1_200
@@ -49,6 +49,17 @@ Cursor = Annotated[
     Field(min_length=1, max_length=CURSOR_MAX),
     Matching(
         r"^[A-Za-z0-9_-]+$", "must be the next_cursor of this list's page before", {"pattern": "^[A-Za-z0-9_-]+$"}
+    ),
+]
+
+
+ActionName = Annotated[
+    str,
+    Field(min_length=1, max_length=100),
+    Matching(
+        r"^[a-z_]+(\.[a-z_]+)?$",
+        "must be an action such as run.paused, or its first part",
+        {"pattern": r"^[a-z_]+(\.[a-z_]+)?$"},
     ),
 ]
 
@@ -136,3 +147,17 @@ class SessionQuery(PageQuery):
 
     all: Flag = False
     """`true`: those that are over, too."""
+
+
+class AuditQuery(PageQuery):
+    """Which entries of the audit log."""
+
+    project_id: Opt[Id] = None
+    action: Opt[ActionName] = None
+    """An action, such as `run.paused`; or its first part, such as `run`, for all of that kind."""
+    actor: Opt[Name] = None
+    """The name or the id of a token, or a name of the command line."""
+    since: Opt[Moment] = None
+    """From this moment on."""
+    until: Opt[Moment] = None
+    """Before this moment."""

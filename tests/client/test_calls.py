@@ -115,7 +115,7 @@ def test_each_sends_what_the_document_knows(build: Callable[..., Call[Any]]) -> 
 def test_what_may_be_sent_again() -> None:
     again = {name for name, build in BUILDERS.items() if sample(build).repeatable}
     assert again == {
-        *(name for name, build in BUILDERS.items() if sample(build).method in ("GET", "PATCH", "PUT")),
+        *(name for name, build in BUILDERS.items() if sample(build).method in ("GET", "PATCH", "PUT", "DELETE")),
         *("claim_run", "approve_plan", "reject_plan", "pause_run", "resume_run", "change_tickets"),
         "report",  # without events it is a renewal
     }

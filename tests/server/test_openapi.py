@@ -14,6 +14,7 @@ from schemathesis.specs.openapi import definitions
 from heartlane.server.app import api_routes
 from heartlane.server.docs_page import POLICY
 from heartlane.server.openapi import HOT, HOT_PATHS, build_document
+from heartlane.server.openapi_security import TOKEN_ALONE
 from heartlane.wire.errors import CODES
 from heartlane.wire.examples import ANSWERS, REQUESTS
 from tests.harness import Harness
@@ -44,6 +45,7 @@ CONTRACT = {
     "/api/agents/runs/{id}/cancel": {"post"},
     "/api/agents/runs/{id}/retry": {"post"},
     "/api/agents/workers": {"get"},
+    "/api/audit": {"get"},
     "/api/login-links": {"post"},
     "/api/me": {"get"},
     "/api/sessions": {"get"},
@@ -120,7 +122,11 @@ def test_each_operation_says_what_it_is(path: str, operation: dict[str, Any]) ->
     placeholders = set(re.findall(r"\{(\w+)\}", path))
     assert {each["name"] for each in operation.get("parameters", ()) if each["in"] == "path"} == placeholders
     limited = path.startswith("/api/")
-    assert operation["security"] == ([{"token": []}] if limited else [])
+    ways = operation["security"]
+    assert ways[:1] == ([{"token": []}] if limited else [])
+    if limited and operation["operationId"] not in TOKEN_ALONE:
+        reads = operation is DOCUMENT["paths"][path].get("get")
+        assert ways[1:] == [{"session": []} if reads else {"session": [], "csrf": []}]
     assert ("x-scope" in operation) == limited
 
 

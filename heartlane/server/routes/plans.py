@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from heartlane.lanes import bounds
 from heartlane.lanes.decisions import Refusal
@@ -14,7 +14,7 @@ from heartlane.lanes.planning import Lane, SelectedTicket, lanes_from_tickets, p
 from heartlane.lanes.tickets import lane_roles
 from heartlane.server.auth import Principal
 from heartlane.server.bodies import list_body, plan_body
-from heartlane.server.depends import Json, Operator, PathId, Server, Viewer, body_of, not_found, reach_of
+from heartlane.server.depends import Json, Operator, PathId, Server, Viewer, actor_of, body_of, not_found, reach_of
 from heartlane.server.errors import ApiError, Issue, invalid_request
 from heartlane.store import plans
 from heartlane.store.plans import Plan
@@ -33,6 +33,7 @@ router = APIRouter(prefix="/api/agents", tags=["Plans"])
 async def create_plan(
     principal: Operator,
     context: Server,
+    request: Request,
     body: Annotated[
         PlanFromTicketsBody | PlanWithLanesBody, body_of(PlanFromTicketsBody, PlanWithLanesBody, choose=plan_model)
     ],
@@ -46,6 +47,7 @@ async def create_plan(
             plan = await _from_tickets(tx, principal, body)
         else:
             plan = await _with_lanes(tx, principal, body)
+        await plans.record(tx, actor_of(request, principal), "plan.created", plan)
     return Json({"plan": plan_body(plan)}, status_code=201)
 
 
@@ -77,10 +79,10 @@ async def read_plan(principal: Viewer, context: Server, plan_id: PathId) -> Json
 
 
 @router.post("/plans/{id}/approve", response_model=PlanWithRuns, summary="Approve a plan")
-async def approve_plan(principal: Operator, context: Server, plan_id: PathId) -> Json:
+async def approve_plan(principal: Operator, context: Server, request: Request, plan_id: PathId) -> Json:
     """One queued run per lane, in one step. Approving again answers the same runs. Takes no body."""
     async with context.store.writing() as tx:
-        approved = await plans.approve_plan(tx, plan_id, reach_of(principal))
+        approved = await plans.approve_plan(tx, plan_id, reach_of(principal), actor_of(request, principal))
         now = tx.now
     if approved is None:
         raise not_found("plan")
@@ -92,11 +94,15 @@ async def approve_plan(principal: Operator, context: Server, plan_id: PathId) ->
 
 @router.post("/plans/{id}/reject", response_model=PlanAnswer, summary="Reject a plan")
 async def reject_plan(
-    principal: Operator, context: Server, plan_id: PathId, body: Annotated[RejectBody, body_of(RejectBody)]
+    principal: Operator,
+    context: Server,
+    request: Request,
+    plan_id: PathId,
+    body: Annotated[RejectBody, body_of(RejectBody)],
 ) -> Json:
     """A plan that is rejected already stays as it is."""
     async with context.store.writing() as tx:
-        rejected = await plans.reject_plan(tx, plan_id, reach_of(principal), body.reason)
+        rejected = await plans.reject_plan(tx, plan_id, reach_of(principal), body.reason, actor_of(request, principal))
     if rejected is None:
         raise not_found("plan")
     if isinstance(rejected, Refusal):

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from heartlane.server.auth import Principal
 from heartlane.server.bodies import list_body, project_body
 from heartlane.server.context import Context
-from heartlane.server.depends import Admin, Json, PathId, Server, Viewer, body_of, not_found, reach_of
+from heartlane.server.depends import Admin, Json, PathId, Server, Viewer, actor_of, body_of, not_found, reach_of
 from heartlane.server.errors import ApiError
 from heartlane.store import projects
 from heartlane.store.projects import Project
@@ -32,13 +32,15 @@ async def find_project(context: Context, principal: Principal, project_id: str) 
 
 @router.post("", status_code=201, response_model=ProjectAnswer, summary="Create a project")
 async def create_project(
-    principal: Admin, context: Server, body: Annotated[CreateProjectBody, body_of(CreateProjectBody)]
+    principal: Admin, context: Server, request: Request, body: Annotated[CreateProjectBody, body_of(CreateProjectBody)]
 ) -> Json:
     """A token that is limited to one project can't create another."""
     if principal.project_id is not None:
         raise ApiError("FORBIDDEN", f"The token {principal.name!r} is limited to one project and can't create others.")
     async with context.store.writing() as tx:
-        project = await projects.create_project(tx, principal.account_id, body.model_dump())
+        project = await projects.create_project(
+            tx, principal.account_id, body.model_dump(), actor_of(request, principal)
+        )
     return Json({"project": project_body(project)}, status_code=201)
 
 
@@ -60,12 +62,15 @@ async def read_project(principal: Viewer, context: Server, project_id: PathId) -
 async def patch_project(
     principal: Admin,
     context: Server,
+    request: Request,
     project_id: PathId,
     body: Annotated[PatchProjectBody, body_of(PatchProjectBody)],
 ) -> Json:
     """What is left out stays. New settings count for lanes that are approved from now on."""
     async with context.store.writing() as tx:
-        project = await projects.patch_project(tx, project_id, reach_of(principal), body.model_dump(exclude_unset=True))
+        project = await projects.patch_project(
+            tx, project_id, reach_of(principal), body.model_dump(exclude_unset=True), actor_of(request, principal)
+        )
     if project is None:
         raise not_found("project")
     return Json({"project": project_body(project)})

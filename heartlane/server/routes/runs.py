@@ -21,6 +21,7 @@ from heartlane.server.depends import (
     Server,
     Viewer,
     Worker,
+    actor_of,
     body_of,
     credential_of,
     not_found,
@@ -118,6 +119,7 @@ async def stream_run(
 async def release_run(
     principal: Worker,
     context: Server,
+    request: Request,
     run_id: PathId,
     body: Annotated[ReleaseBody, body_of(ReleaseBody, optional=True)],
 ) -> Json:
@@ -130,31 +132,31 @@ async def release_run(
         require(principal, "operator")
         by = principal.name
     command = Release(body.worker_id, body.attempt, body.reason, body.retry_after, body.failed, by)
-    return await _command(context, principal, run_id, command)
+    return await _command(context, request, principal, run_id, command)
 
 
 @router.post("/{id}/pause", response_model=RunChanged, summary="Pause a lane")
-async def pause_run(principal: Operator, context: Server, run_id: PathId) -> Json:
+async def pause_run(principal: Operator, context: Server, request: Request, run_id: PathId) -> Json:
     """The holder keeps its claim, and hears `directive: pause` with its next report. Takes no body."""
-    return await _command(context, principal, run_id, Pause(principal.name))
+    return await _command(context, request, principal, run_id, Pause(principal.name))
 
 
 @router.post("/{id}/resume", response_model=RunChanged, summary="Resume a paused lane")
-async def resume_run(principal: Operator, context: Server, run_id: PathId) -> Json:
+async def resume_run(principal: Operator, context: Server, request: Request, run_id: PathId) -> Json:
     """The holder hears `directive: continue` with its next report. Takes no body."""
-    return await _command(context, principal, run_id, Resume(principal.name))
+    return await _command(context, request, principal, run_id, Resume(principal.name))
 
 
 @router.post("/{id}/cancel", response_model=RunChanged, summary="Cancel a run")
-async def cancel_run(principal: Operator, context: Server, run_id: PathId) -> Json:
+async def cancel_run(principal: Operator, context: Server, request: Request, run_id: PathId) -> Json:
     """The run ends `failed`; its holder is told to stop. Takes no body."""
-    return await _command(context, principal, run_id, Cancel(principal.name))
+    return await _command(context, request, principal, run_id, Cancel(principal.name))
 
 
 @router.post("/{id}/retry", response_model=RunChanged, summary="Retry a failed run")
-async def retry_run(principal: Operator, context: Server, run_id: PathId) -> Json:
+async def retry_run(principal: Operator, context: Server, request: Request, run_id: PathId) -> Json:
     """A failed run is queued again, with its failures at 0; `attempt` never goes back. Takes no body."""
-    return await _command(context, principal, run_id, Retry(principal.name))
+    return await _command(context, request, principal, run_id, Retry(principal.name))
 
 
 async def _find(context: Context, principal: Principal, run_id: str) -> Run:
@@ -165,9 +167,13 @@ async def _find(context: Context, principal: Principal, run_id: str) -> Run:
     return run
 
 
-async def _command(context: Context, principal: Principal, run_id: str, command: Command) -> Json:
+async def _command(context: Context, request: Request, principal: Principal, run_id: str, command: Command) -> Json:
     outcome = await context.store.ledger.submit(
-        run_id, command, account_id=principal.account_id, project_id=principal.project_id
+        run_id,
+        command,
+        account_id=principal.account_id,
+        project_id=principal.project_id,
+        actor=actor_of(request, principal),
     )
     if outcome.run is None or isinstance(outcome.decision, Refusal):
         raise refuse(outcome)
