@@ -89,6 +89,15 @@ class Stream:
         """The event of the log with this number."""
         return await self.until(lambda told: told.id == str(seq), timeout)
 
+    def told_events(self) -> list[dict[str, Any]]:
+        """The events that a stream of all work has told so far, in order, each with its `run_id`."""
+        return [told.data for told in self.all if told.event == "event"]
+
+    @property
+    def last_id(self) -> str:
+        """What the stream is resumed by, after what was read so far."""
+        return [told.id for told in self.all if told.id is not None][-1]
+
     async def quiet(self, seconds: float) -> None:
         """No event comes for so long."""
         with suppress(TimeoutError):
@@ -144,7 +153,7 @@ async def tapped(
         "scheme": "http",
         "path": path,
         "raw_path": path.encode(),
-        "query_string": urlencode(query).encode(),
+        "query_string": urlencode(query, doseq=True).encode(),
         "root_path": "",
         "headers": [(name.lower().encode(), value.encode()) for name, value in headers.items()],
         "client": ("127.0.0.1", 40_000),
@@ -172,14 +181,13 @@ async def tapped(
 
 @asynccontextmanager
 async def connected(
-    client: httpx.AsyncClient, run_id: str, *, last: str | None = None, **query: Any
+    client: httpx.AsyncClient, run_id: str | None, *, last: str | None = None, **query: Any
 ) -> AsyncIterator[Stream]:
-    """A run's stream over a connection."""
+    """A run's stream over a connection, or that of all work."""
+    path = "/api/agents/stream" if run_id is None else f"/api/agents/runs/{run_id}/stream"
     headers = {} if last is None else {"Last-Event-ID": last}
     timeout = httpx.Timeout(SECONDS)
-    async with client.stream(
-        "GET", f"/api/agents/runs/{run_id}/stream", headers=headers, params=query, timeout=timeout
-    ) as response:
+    async with client.stream("GET", path, headers=headers, params=query, timeout=timeout) as response:
         stream = Stream(response.status_code, response.headers)
 
         async def read() -> None:

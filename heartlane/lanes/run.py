@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 
 class State(StrEnum):
@@ -173,7 +173,26 @@ def label_key(labels: dict[str, str]) -> str:
     return json.dumps(labels, sort_keys=True, separators=(",", ":"), ensure_ascii=False) if labels else ""
 
 
-def is_stalled(run: Run, now: datetime) -> bool:
+class Watched(Protocol):
+    """What time alone may change on a run is derived from these of its columns."""
+
+    @property
+    def state(self) -> str: ...
+    @property
+    def progress_at(self) -> datetime | None: ...
+    @property
+    def stalled_after_seconds(self) -> int: ...
+    @property
+    def waiting_for(self) -> str | None: ...
+    @property
+    def over_budget(self) -> bool: ...
+    @property
+    def lease_expires_at(self) -> datetime | None: ...
+    @property
+    def last_heartbeat(self) -> datetime | None: ...
+
+
+def is_stalled(run: Watched, now: datetime) -> bool:
     """Whether the holder's heartbeats arrive but nothing else has for `stalled_after_seconds`.
 
     A paused lane and one that waits for a person are quiet by right.
@@ -188,7 +207,7 @@ def stalled_since(run: Run, now: datetime) -> datetime:
     return now - timedelta(seconds=run.stalled_after_seconds, microseconds=1)
 
 
-def needs_attention(run: Run, now: datetime, *, stalled: bool) -> str | None:
+def needs_attention(run: Watched, now: datetime, *, stalled: bool) -> str | None:
     """Why a person should look at this run now, or None. Derived from the row and the time, so progress clears it.
 
     stalled     what `is_stalled` says of the same run and time

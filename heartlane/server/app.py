@@ -27,7 +27,18 @@ from heartlane.server.errors import ApiError, Headers, render
 from heartlane.server.failures import as_api_error, unknown_method
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import AccessLog, App
-from heartlane.server.routes import audit, health, milestones, plans, projects, runs, sessions, tickets, workers
+from heartlane.server.routes import (
+    audit,
+    health,
+    milestones,
+    plans,
+    projects,
+    runs,
+    sessions,
+    streams,
+    tickets,
+    workers,
+)
 from heartlane.server.streams import HEAD_ONLY
 from heartlane.store.errors import StoreError
 from heartlane.store.pages import BadCursor
@@ -36,7 +47,7 @@ LIMITED: Final = re.compile(r"/api/agents/(plan$|plans/[^/]+/(?:approve|reject)$
 NO_STORE: Final = (b"cache-control", b"no-store")
 ROUTERS: Final = tuple(
     module.router
-    for module in (runs, plans, workers, projects, milestones, tickets, sessions, audit, health, docs_page)
+    for module in (runs, plans, workers, streams, projects, milestones, tickets, sessions, audit, health, docs_page)
 )
 
 
@@ -137,7 +148,9 @@ class Front:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
-                message["headers"] = [*message.get("headers", ()), *extra]
+                own = list(message.get("headers", ()))
+                names = {name for name, _ in own}
+                message["headers"] = own + [header for header in extra if header[0] not in names]
             elif head:
                 message = {**message, "body": b""}
             await send(message)

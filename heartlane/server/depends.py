@@ -21,6 +21,7 @@ from heartlane.server.errors import ApiError, Issue, invalid_request, issues_of
 from heartlane.server.limits import client_ip
 from heartlane.server.media import check_content_encoding, check_content_type, declared_size, too_large
 from heartlane.server.sessions import user_agent
+from heartlane.server.streams import Opening
 from heartlane.server.telemetry import UUID
 from heartlane.store.audit import Actor
 from heartlane.store.pages import Reach
@@ -187,6 +188,12 @@ def actor_of(request: Request, principal: Principal) -> Actor:
         client_ip(request.scope, get_context(request).settings.trusted_proxies),
         user_agent(request.scope),
     )
+
+
+def opening_of(request: Request) -> Opening:
+    """Who opens a stream, for one who has been let in."""
+    address = client_ip(request.scope, get_context(request).settings.trusted_proxies)
+    return Opening(credential_of(request), address)
 
 
 def reach_of(principal: Principal) -> Reach:

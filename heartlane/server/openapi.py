@@ -55,6 +55,7 @@ TAGS: Final = (
     ("Runs", "Lanes on their way: read and steered."),
     ("Plans", "What is to be done, approved before anybody starts."),
     ("Workers", "Who holds what."),
+    ("Streams", "What happens, as it happens."),
     ("Projects", "What everything else belongs to."),
     ("Milestones", "Where a project is going."),
     ("Tickets", "What is wanted, and of which roles; lanes move them along."),

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
 
 from starlette.types import Send
@@ -48,13 +48,14 @@ class Page(NamedTuple):
     place: int
 
 
-def frame(event: str, data: bytes, *, place: int | None = None) -> bytes:
+def frame(event: str, data: bytes, *, place: object = None) -> bytes:
     r"""One event in the stream's format; `data` is JSON, which has no line breaks. Without `place` it has no `id`.
 
     >>> frame("log_line", b'{"seq":3}', place=3)
     b'id: 3\nevent: log_line\ndata: {"seq":3}\n\n'
     """
-    return b"%sevent: %s\ndata: %s\n\n" % (b"" if place is None else b"id: %d\n" % place, event.encode(), data)
+    head = "" if place is None else f"id: {place}\n"
+    return b"%sevent: %s\ndata: %s\n\n" % (head.encode(), event.encode(), data)
 
 
 def first_of(page: Page) -> Page:
@@ -124,15 +125,12 @@ class Source(Protocol):
 
 
 class Reader:
-    """One open stream.
+    """One open stream; what it tells is its subclass's affair.
 
-    place           up to where it has been told everything
     trusted_until   until when (the event loop's time) its token counts as good; past it nothing is told
     """
 
-    def __init__(self, source: Source, place: int) -> None:
-        self.source = source
-        self.place = place
+    def __init__(self) -> None:
         self.woken = asyncio.Event()
         self.woken.set()
         self.trusted_until = float("inf")
@@ -140,7 +138,23 @@ class Reader:
         self._keep_alive = False
         self._ended: ApiError | None = None
         self._gone = False
-        self._version = 0
+
+    @property
+    def last_place(self) -> object:
+        """What it can be resumed by, for the log."""
+        raise NotImplementedError
+
+    def first(self) -> bytes:
+        """What is told before anything else."""
+        return b""
+
+    async def tell(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Tell what is new. Sets `woken` where there may be more to tell at once. Raises StoreError."""
+        raise NotImplementedError
+
+    def sign_of_life(self) -> bytes:
+        """What is sent when nothing else has been for a while."""
+        return KEEP_ALIVE
 
     def end(self, error: ApiError) -> None:
         """Have the stream end by itself, with a last event that says why."""
@@ -160,9 +174,13 @@ class Reader:
     async def run(self, send: Send) -> None:
         """Tell what there is until the stream ends. Raises TimeoutError for a reader that takes nothing."""
         now = asyncio.get_running_loop().time
-        self._version = self.source.version
+
+        async def send_pieces(whole: bytes) -> None:
+            for piece in _pieces(whole):
+                await self._send(send, piece)
+
         retry = b"retry: %d\n\n" % random.randint(*RETRY_MILLISECONDS)  # noqa: S311 - jitter, not a secret
-        await self._send(send, retry + self.source.state)
+        await send_pieces(retry + self.first())
         while True:
             await self.woken.wait()
             # Before the look, not after it: what comes meanwhile is for the next one.
@@ -174,31 +192,50 @@ class Reader:
                 return
             if self._keep_alive:
                 self._keep_alive = False
-                await self._send(send, KEEP_ALIVE)
+                await self._send(send, self.sign_of_life())
             if now() < self.trusted_until:
-                await self._tell(send)
-
-    async def _tell(self, send: Send) -> None:
-        page = self.source.recent.after(self.place)
-        if page is None:
-            try:
-                page = first_of(await self.source.read(self.place))
-            except StoreError:
-                asyncio.get_running_loop().call_later(READ_AGAIN_SECONDS, self.woken.set)
-                return
-            self.woken.set()  # there may be more behind this page
-        told = [each.data for each in page.frames]
-        if self.source.version != self._version:
-            self._version = self.source.version
-            told.append(self.source.state)
-        for piece in _pieces(b"".join(told)):
-            await self._send(send, piece)
-        self.place = max(self.place, page.place)
+                try:
+                    await self.tell(send_pieces)
+                except StoreError:
+                    asyncio.get_running_loop().call_later(READ_AGAIN_SECONDS, self.woken.set)
 
     async def _send(self, send: Send, data: bytes, *, last: bool = False) -> None:
         async with asyncio.timeout(SEND_SECONDS):
             await send({"type": "http.response.body", "body": data, "more_body": not last})
         self.sent_at = asyncio.get_running_loop().time()
+
+
+class LogReader(Reader):
+    """A reader of one source: its newest state, and its events from some place on.
+
+    place           up to where it has been told everything
+    """
+
+    def __init__(self, source: Source, place: int) -> None:
+        super().__init__()
+        self.source = source
+        self.place = place
+        self._version = source.version
+
+    @property
+    def last_place(self) -> object:
+        return self.place
+
+    def first(self) -> bytes:
+        self._version = self.source.version
+        return self.source.state
+
+    async def tell(self, send: Callable[[bytes], Awaitable[None]]) -> None:
+        page = self.source.recent.after(self.place)
+        if page is None:
+            page = first_of(await self.source.read(self.place))
+            self.woken.set()  # there may be more behind this page
+        told = [each.data for each in page.frames]
+        if self.source.version != self._version:
+            self._version = self.source.version
+            told.append(self.source.state)
+        await send(b"".join(told))
+        self.place = max(self.place, page.place)
 
 
 def _pieces(whole: bytes) -> Iterator[bytes]:

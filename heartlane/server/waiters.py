@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from heartlane.store.batch import Announcement, ClaimNext, Opening
-from heartlane.store.feed import EVERYTHING
 
 
 class Waiter:
@@ -64,7 +63,7 @@ class Waiters:
 
     def hear(self, announcement: Announcement) -> None:
         """Wake whom an announcement concerns; EVERYTHING wakes all."""
-        if announcement is EVERYTHING or not (announcement.openings or announcement.run_ids):
+        if not announcement.names_something:
             for waiter in self._waiting:
                 waiter.woken.set()
             return

@@ -111,10 +111,17 @@ class Announcement(NamedTuple):
 
     openings    lanes to claim
     run_ids     runs that those who follow them want to look at: the log has grown, or more changed than the lease
+    plan_ids    plans that were made, approved or rejected
     """
 
     openings: Sequence[Opening] = ()
     run_ids: Sequence[str] = ()
+    plan_ids: Sequence[str] = ()
+
+    @property
+    def names_something(self) -> bool:
+        """Whether it says where to look; one that names nothing means: anywhere."""
+        return bool(self.openings or self.run_ids or self.plan_ids)
 
 
 class Chunk(NamedTuple):

@@ -46,7 +46,12 @@ class Feed:
 
 def encode(server_id: str, announcement: Announcement) -> str:
     """An announcement as a NOTIFY payload. What doesn't fit is left out; `EVERYTHING` stands for it then."""
-    payload = {"s": server_id, "o": [list(opening) for opening in announcement.openings], "r": announcement.run_ids}
+    payload = {
+        "s": server_id,
+        "o": [list(opening) for opening in announcement.openings],
+        "r": announcement.run_ids,
+        "p": announcement.plan_ids,
+    }
     text = orjson.dumps(payload)
     if len(text) > PAYLOAD_MAX_BYTES:
         text = orjson.dumps({"s": server_id})
@@ -59,6 +64,9 @@ def decode(server_id: str, payload: str) -> Announcement | None:
         sent = orjson.loads(payload)
         if sent["s"] == server_id:
             return None
-        return Announcement([Opening(*opening) for opening in sent["o"]], sent["r"]) if "o" in sent else EVERYTHING
+        if "o" not in sent:
+            return EVERYTHING
+        # A server of an earlier version says nothing of plans.
+        return Announcement([Opening(*opening) for opening in sent["o"]], sent["r"], sent.get("p", ()))
     except (ValueError, KeyError, TypeError):
         return EVERYTHING

@@ -158,7 +158,7 @@ class Ledger:
                 answer.set_exception(outcome)
             else:
                 answer.set_result(outcome)
-        if applied.announcement.openings or applied.announcement.run_ids:
+        if applied.announcement.names_something:
             self._announce(applied.announcement)
 
     async def close(self) -> None:

@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -43,7 +43,8 @@ class Plan(NamedTuple):
     updated_at: datetime
 
 
-_COLUMNS = [plans.c[name] for name in Plan._fields]
+PLAN_COLUMNS: Final = tuple(plans.c[name] for name in Plan._fields)
+"""All but the prompts."""
 
 
 async def create_plan(
@@ -75,6 +76,7 @@ async def create_plan(
     )
     prompts = {lane.key: lane.prompt for lane in lanes if lane.prompt is not None}
     await tx.conn.execute(insert(plans).values(**plan._asdict(), prompts_json=_dump(prompts)))
+    tx.announce(plan_ids=[plan.id])
     return plan
 
 
@@ -88,7 +90,7 @@ async def list_plans(
     limit: int,
 ) -> Page:
     """The plans within reach, newest first. Raises BadCursor."""
-    query = select(*_COLUMNS).where(*_within(reach))
+    query = select(*PLAN_COLUMNS).where(*_within(reach))
     if project_id is not None:
         query = query.where(plans.c.project_id == project_id)
     if status is not None:
@@ -101,7 +103,7 @@ async def list_plans(
 
 async def read_plan(conn: AsyncConnection, plan_id: str, reach: Reach) -> Plan | None:
     """The plan, or None where there is none within reach."""
-    row = (await conn.execute(select(*_COLUMNS).where(plans.c.id == plan_id, *_within(reach)))).one_or_none()
+    row = (await conn.execute(select(*PLAN_COLUMNS).where(plans.c.id == plan_id, *_within(reach)))).one_or_none()
     return None if row is None else Plan._make(row)
 
 
@@ -181,7 +183,7 @@ def _within(reach: Reach) -> list[Any]:
 
 
 async def _lock_plan(conn: AsyncConnection, plan_id: str, reach: Reach) -> Plan | None:
-    query = select(*_COLUMNS).where(plans.c.id == plan_id, *_within(reach)).with_for_update()
+    query = select(*PLAN_COLUMNS).where(plans.c.id == plan_id, *_within(reach)).with_for_update()
     row = (await conn.execute(query)).one_or_none()
     return None if row is None else Plan._make(row)
 
@@ -189,6 +191,7 @@ async def _lock_plan(conn: AsyncConnection, plan_id: str, reach: Reach) -> Plan 
 async def _set(tx: WriteTransaction, plan: Plan, values: Mapping[str, Any]) -> Plan:
     values = {**values, "updated_at": tx.now}
     await tx.conn.execute(update(plans).where(plans.c.id == plan.id).values(values))
+    tx.announce(plan_ids=[plan.id])
     return plan._replace(**values)
 
 

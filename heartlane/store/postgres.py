@@ -249,7 +249,7 @@ class PostgresBatch:
 
     async def write(self, writes: Writes) -> None:
         announcement = writes.announcement
-        payload = encode(self._server_id, announcement) if announcement.openings or announcement.run_ids else ""
+        payload = encode(self._server_id, announcement) if announcement.names_something else ""
         pending: list[tuple[tuple[str, ...] | None, Sequence[Run]]] = [*writes.rows.items()] or [(None, ())]
         for place, (columns, rows) in enumerate(pending):
             last = place == len(pending) - 1

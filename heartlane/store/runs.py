@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -111,6 +111,18 @@ async def read_runs(conn: AsyncConnection, run_ids: Sequence[str]) -> dict[str, 
     return {run.id: run for run in (Run._make(row) for row in rows)}
 
 
+async def runs_of_plan_page(conn: AsyncConnection, plan_id: str, *, after: int, limit: int) -> list[Run]:
+    """Up to `limit` of the plan's runs, by number, beyond the number `after`."""
+    query = select(runs).where(runs.c.plan_id == plan_id, runs.c.number > after).order_by(runs.c.number).limit(limit)
+    return [Run._make(row) for row in await conn.execute(query)]
+
+
+async def ids_of_plan(conn: AsyncConnection, plan_id: str) -> Sequence[str]:
+    """The ids of the plan's runs, in the order of its lanes."""
+    query = select(runs.c.id).where(runs.c.plan_id == plan_id).order_by(runs.c.number)
+    return (await conn.execute(query)).scalars().all()
+
+
 async def read_prompt(conn: AsyncConnection, run_id: str) -> str | None:
     """The lane's prompt, if it has one."""
     prompt: str | None = (
@@ -135,9 +147,7 @@ async def read_events(
     Also answers the `seq` up to which the log has been looked through, from where the next page goes on. A run's
     events become visible in the order of their `seq`, without gaps: its row is locked while they are written.
     """
-    mask = 0
-    for kind in types:
-        mask |= EVENT_TYPE_BITS[kind]
+    mask = bits_of(types)
     found: list[LoggedEvent] = []
     chunks = CHUNKS_AT_ONCE if bytes_max is None else CHUNKS_AT_ONCE // 4
     bytes_read = 0
@@ -145,7 +155,7 @@ async def read_events(
         rows = await _chunks(conn, run, after, mask, chunks)
         for row in rows:
             bytes_read += len(row.body)
-            for event in _expand(row):
+            for event in expand(row.body, row.last_seq, row.recorded_at, row.worker_id, row.attempt):
                 if event.seq > after and (not types or event.type in types):
                     found.append(event)
                     if len(found) == limit:
@@ -158,6 +168,14 @@ async def read_events(
     return found, after
 
 
+def bits_of(types: Iterable[str]) -> int:
+    """Event types as the bits that the log's rows are marked with."""
+    mask = 0
+    for kind in types:
+        mask |= EVENT_TYPE_BITS[kind]
+    return mask
+
+
 async def _chunks(conn: AsyncConnection, run: Run, after: int, mask: int, count: int) -> Sequence[Any]:
     query = select(events).where(events.c.run_number == run.number, events.c.last_seq > after)
     # The log can't be older than its run: lets PostgreSQL leave out the partitions of earlier weeks.
@@ -167,13 +185,12 @@ async def _chunks(conn: AsyncConnection, run: Run, after: int, mask: int, count:
     return (await conn.execute(query.order_by(events.c.last_seq).limit(count))).all()
 
 
-def _expand(row: Any) -> list[LoggedEvent]:
-    stored = jiter.from_json(row.body.encode())  # unlike orjson, it keeps every digit of a long integer
-    first = row.last_seq - len(stored) + 1
+def expand(body: str, last_seq: int, recorded_at: datetime, worker_id: str | None, attempt: int) -> list[LoggedEvent]:
+    """The events of one row of the log, in order."""
+    stored = jiter.from_json(body.encode())  # unlike orjson, it keeps every digit of a long integer
+    first = last_seq - len(stored) + 1
     return [
-        LoggedEvent(
-            first + place, item["type"], item["payload"], item.get("at"), row.recorded_at, row.worker_id, row.attempt
-        )
+        LoggedEvent(first + place, item["type"], item["payload"], item.get("at"), recorded_at, worker_id, attempt)
         for place, item in enumerate(stored)
     ]
 

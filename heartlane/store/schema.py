@@ -253,6 +253,7 @@ plans = Table(
     Column("updated_at", Timestamp, nullable=False),
     Index("plans_billing_account_id_id_idx", "billing_account_id", "id"),
     Index("plans_project_id_id_idx", "project_id", "id"),
+    Index("plans_changed_idx", "billing_account_id", "updated_at"),
 )
 
 # Conditions of partial indexes. A query is only served by such an index when it says the very same in so many words: a

@@ -43,10 +43,18 @@ class WriteTransaction:
     conn: AsyncConnection
     now: datetime
     openings: list[Opening] = field(default_factory=list)
+    plan_ids: list[str] = field(default_factory=list)
 
-    def announce(self, openings: Sequence[Opening]) -> None:
-        """Lanes that are claimable once this commits: whoever waits for such is told then, on every server."""
+    def announce(self, openings: Sequence[Opening] = (), *, plan_ids: Sequence[str] = ()) -> None:
+        """Lanes that are claimable once this commits, and plans that have changed: whoever waits for such is told then,
+        on every server."""
         self.openings.extend(openings)
+        self.plan_ids.extend(plan_ids)
+
+    @property
+    def announcement(self) -> Announcement:
+        """All that is to be told once this has committed."""
+        return Announcement(self.openings, (), self.plan_ids)
 
 
 class Store:
@@ -152,8 +160,8 @@ class Store:
         else:
             async with self._transaction() as tx:
                 yield tx
-        if tx.openings:
-            self.feed.publish(Announcement(tx.openings))
+        if tx.announcement.names_something:
+            self.feed.publish(tx.announcement)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[WriteTransaction]:
@@ -163,8 +171,8 @@ class Store:
                     conn = await stack.enter_async_context(self._writer.begin())
                 tx = WriteTransaction(conn, await self.now_on(conn))
                 yield tx
-                if tx.openings and self.dialect == "postgresql":
-                    payload = encode(self.server_id, Announcement(tx.openings))
+                if tx.announcement.names_something and self.dialect == "postgresql":
+                    payload = encode(self.server_id, tx.announcement)
                     await conn.execute(
                         text("SELECT pg_notify(:channel, :payload)"), {"channel": CHANNEL, "payload": payload}
                     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
@@ -134,6 +134,33 @@ class StreamQuery(BaseModel):
     """Only events with a higher `seq`. A `Last-Event-ID` that is higher counts instead."""
     heartbeats: Flag = False
     """`true`: events of the type `heartbeat` too, and the run again when its lease was renewed, a few seconds late."""
+
+
+Place = Annotated[
+    str,
+    Field(min_length=1, max_length=CURSOR_MAX),
+    Matching(r"^[0-9]{1,18}([.][0-9]{1,6})?$", "must be an id of this stream", {"pattern": "^[0-9.]+$"}),
+]
+MessageName = Literal["run", "event", "plan"]
+
+
+class WorkStreamQuery(BaseModel):
+    """What a project's or an account's stream tells."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+    project_id: Opt[Id] = None
+    """Only this project's work; left out: everything that the token sees."""
+    after: Opt[Place] = None
+    """Go on behind this `id` of the stream. A `Last-Event-ID` that is later counts instead."""
+    message: list[MessageName] = []
+    """May be repeated: only messages of these kinds; left out: all three."""
+    type: list[EventName] = []
+    """May be repeated: of the events only those of these types."""
+    heartbeats: Flag = False
+    """`true`: events of the type `heartbeat` too."""
+    leases: Flag = False
+    """`true`: renewed leases, gathered, every few seconds."""
 
 
 class WorkerQuery(PageQuery):

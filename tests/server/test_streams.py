@@ -10,7 +10,8 @@ import httpx
 import pytest
 from sqlalchemy import delete
 
-from heartlane.server import sse, streams
+from heartlane.server import run_topics, sse
+from heartlane.server.streams import Bounds
 from heartlane.store import tokens
 from heartlane.store.feed import EVERYTHING
 from heartlane.store.runs import read_events
@@ -58,7 +59,7 @@ async def test_first_the_run_then_its_log_then_what_happens(harness: Harness) ->
     async with follow(harness, run) as stream:
         assert stream.status == 200
         assert stream.headers["content-type"].split(";")[0] == "text/event-stream"
-        assert stream.headers["cache-control"] == "no-store"
+        assert stream.headers["cache-control"] == "no-store, no-transform"
         assert stream.headers["x-accel-buffering"] == "no"
         assert "content-length" not in stream.headers
         assert (await stream.block()).text.startswith("retry: ")
@@ -236,7 +237,7 @@ async def test_whoever_heard_that_anything_may_have_happened_looks(harness: Harn
 async def test_many_streams_of_a_run_are_one_query(harness: Harness) -> None:
     run = await one_run(harness)
     looks: list[int] = []
-    look = harness.context.streams._look
+    look = harness.context.streams.runs._look
 
     async def counted(topics: Any) -> None:
         looks.append(len(topics))
@@ -255,7 +256,7 @@ async def test_many_streams_of_a_run_are_one_query(harness: Harness) -> None:
 
         readers = [group.create_task(read()) for _ in range(40)]
         await everybody.wait()
-        harness.context.streams._look = counted  # type: ignore[method-assign]
+        harness.context.streams.runs._look = counted  # type: ignore[method-assign]
         await harness.report(run["id"], events=actions(1))
     assert all([event["seq"] for event in reader.result()] == [1, 2] for reader in readers)
     assert sum(looks) <= 2
@@ -282,7 +283,7 @@ async def test_a_slow_reader_costs_a_page_and_loses_nothing(harness: Harness) ->
             events = [{"type": "action", "payload": {"n": number, "big": big}}] * 20
             await harness.report(run["id"], events=events)
             await quick.until_seq(1 + 20 * (number + 1))
-            (topic,) = harness.context.streams._topics.values()
+            (topic,) = harness.context.streams.runs._topics.values()
             kept = sum(len(each.data) for each in topic.recent._frames)
             most = max(most, kept, slow.held_bytes)
         assert 0 < most <= sse.RECENT_BYTES_MAX + 2 * len(big)
@@ -314,9 +315,9 @@ async def test_signs_of_life(harness: Harness) -> None:
             assert (await stream.block()).text == ": keep-alive"
 
 
-async def test_only_so_many_streams(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_so_many_streams(harness: Harness) -> None:
     run = await one_run(harness)
-    monkeypatch.setattr(streams, "STREAMS_MAX", 1)
+    harness.context.streams.bounds = Bounds(total=1)
     async with follow(harness, run) as stream:
         await stream.next()
         assert_error(await harness.viewer.get(f"/api/agents/runs/{run['id']}/stream"), 503, "UNAVAILABLE")
@@ -401,7 +402,7 @@ async def test_nothing_is_told_while_a_token_cannot_be_looked_up(
 
         monkeypatch.setattr(tokens, "find_by_secret", hang)
         await asyncio.sleep(2.2)
-        (reader,) = next(iter(harness.context.streams._topics.values())).readers
+        (reader,) = next(iter(harness.context.streams.runs._topics.values())).readers
         harness.context.auth._known.clear()
         assert reader.trusted_until < asyncio.get_running_loop().time()
         await harness.store.ledger.submit(run["id"], _pause())
@@ -445,8 +446,8 @@ async def test_no_look_and_no_read_outlives_the_store(harness: Harness, monkeypa
         await may_read.wait()
         return await read_events(*arguments, **options)
 
-    monkeypatch.setattr(streams, "read_runs", look)
-    monkeypatch.setattr(streams, "read_events", read)
+    monkeypatch.setattr(run_topics, "read_runs", look)
+    monkeypatch.setattr(run_topics, "read_events", read)
     pool = harness.store._reader.pool
     async with follow(harness, run) as stream:
         await looking.wait()

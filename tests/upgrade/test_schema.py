@@ -20,7 +20,7 @@ VACUUM = (
 )
 ONLY_MIGRATED = {
     "events.xid #10 xid8 not null True default pg_current_xact_id()",
-    'events: CREATE INDEX events_position_idx ON ONLY public.events USING brin ("position")',
+    'events: CREATE INDEX events_position_idx ON ONLY public.events USING btree ("position")',
     f"{BY_RUN} ONLY public.events USING btree (run_number, last_seq, recorded_at)",
     "events: p None",
     f"runs: r ['fillfactor=50', {VACUUM}]",

@@ -23,13 +23,13 @@ from heartlane.server.depends import (
     Worker,
     actor_of,
     body_of,
-    credential_of,
     not_found,
+    opening_of,
 )
 from heartlane.server.hot import refuse
-from heartlane.server.limits import client_ip
 from heartlane.server.run_details import with_details
-from heartlane.server.streams import RunRead, StreamResponse
+from heartlane.server.run_topics import RunRead
+from heartlane.server.streams import StreamResponse
 from heartlane.store.pages import cursor_number, page
 from heartlane.store.runs import RunFilter, list_runs, read_events, read_run
 from heartlane.wire.answers import EventList, RunAnswer, RunChanged, RunList
@@ -105,12 +105,11 @@ async def stream_run(
     """
     began_at = asyncio.get_running_loop().time()
     run = await _find(context, principal, run_id)
-    follow = context.streams.following(
+    follow = context.streams.of_run(
         RunRead(run, await context.store.now(), began_at),
+        opening_of(request),
         after=max(query.after or 0, last_event_id or 0),
         heartbeats=query.heartbeats,
-        header=credential_of(request),
-        address=client_ip(request.scope, context.settings.trusted_proxies),
     )
     return StreamResponse(context.gate, follow)
 
