@@ -46,12 +46,9 @@ class Feed:
 
 def encode(server_id: str, announcement: Announcement) -> str:
     """An announcement as a NOTIFY payload. What doesn't fit is left out; `EVERYTHING` stands for it then."""
-    payload = {
-        "s": server_id,
-        "o": [list(opening) for opening in announcement.openings],
-        "r": announcement.run_ids,
-        "p": announcement.plan_ids,
-    }
+    payload = {"s": server_id, "o": [list(opening) for opening in announcement.openings], "r": announcement.run_ids}
+    if announcement.plan_ids:
+        payload["p"] = announcement.plan_ids
     text = orjson.dumps(payload)
     if len(text) > PAYLOAD_MAX_BYTES:
         text = orjson.dumps({"s": server_id})
@@ -66,7 +63,6 @@ def decode(server_id: str, payload: str) -> Announcement | None:
             return None
         if "o" not in sent:
             return EVERYTHING
-        # A server of an earlier version says nothing of plans.
-        return Announcement([Opening(*opening) for opening in sent["o"]], sent["r"], sent.get("p", ()))
+        return Announcement([Opening(*opening) for opening in sent["o"]], sent["r"], tuple(sent.get("p", ())))
     except (ValueError, KeyError, TypeError):
         return EVERYTHING

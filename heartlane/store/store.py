@@ -54,7 +54,7 @@ class WriteTransaction:
     @property
     def announcement(self) -> Announcement:
         """All that is to be told once this has committed."""
-        return Announcement(self.openings, (), self.plan_ids)
+        return Announcement(self.openings, plan_ids=tuple(self.plan_ids))
 
 
 class Store:

@@ -18,7 +18,12 @@ from tests.store.fleet import heard_on
 ME, OTHER = "018f0000-0000-7000-8000-000000000001", "018f0000-0000-7000-8000-000000000002"
 texts = st.text(max_size=20)
 openings = st.builds(Opening, texts, texts, texts, texts, st.integers(1, 2_000))
-announcements = st.builds(Announcement, st.lists(openings, max_size=5), st.lists(texts, max_size=5))
+announcements = st.builds(
+    Announcement,
+    st.lists(openings, max_size=5),
+    st.lists(texts, max_size=5),
+    st.lists(texts, max_size=5).map(tuple),
+)
 
 
 # --- in this process ----------------------------------------------------------------------------------------------

@@ -239,8 +239,8 @@ async def test_another_server_hears_of_it_and_oneself_once(two: Two) -> None:
         return len(there) == 3
 
     await eventually(heard)
-    assert [[list(openings), list(run_ids)] for openings, run_ids in there] == [
-        [list(openings), list(run_ids)] for openings, run_ids in here
+    assert [[list(openings), list(run_ids)] for openings, run_ids, _ in there] == [
+        [list(openings), list(run_ids)] for openings, run_ids, _ in here
     ]
 
 
