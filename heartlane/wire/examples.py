@@ -394,9 +394,9 @@ ANSWERS: Final[dict[str, Any]] = {
 """Operation → its answer."""
 
 
-def _block(event: str, data: dict[str, Any], seq: int | None = None) -> str:
+def _block(event: str, data: Any, place: int | str | None = None) -> str:
     """One event of a stream."""
-    lines = [] if seq is None else [f"id: {seq}"]
+    lines = [] if place is None else [f"id: {place}"]
     return "\n".join([*lines, f"event: {event}", f"data: {json.dumps(data, separators=(',', ':'))}", "", ""])
 
 
@@ -406,5 +406,16 @@ STREAMS: Final[dict[str, str]] = {
     + "".join(_block(event["type"], event, event["seq"]) for event in ANSWERS["get_events"]["events"])
     + ": keep-alive\n\n"
     + _block("end", {"error": "The token 'board' has been revoked.", "code": "TOKEN_REVOKED"}),
+    "stream_work": "retry: 2210\n\n"
+    + _block("reset", {"reason": "start", "cursor": "4711"}, 4711)
+    + _block("plan", APPROVED_PLAN)
+    + _block("run", QUEUED_RUN)
+    + "".join(
+        _block("event", {"run_id": RUN, **event}, f"4712.{place}" if place < 2 else 4712)
+        for place, event in enumerate(ANSWERS["get_events"]["events"][:2], 1)
+    )
+    + _block("run", RUNNING_RUN)
+    + _block("leases", [[RUN, RUNNING_RUN["lease_expires_at"], RUNNING_RUN["last_heartbeat"]]])
+    + ": keep-alive\n\nid: 4720\n\n",
 }
 """Operation → what its stream may tell."""

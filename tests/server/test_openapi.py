@@ -38,6 +38,7 @@ CONTRACT = {
     "/api/agents/runs/{id}": {"get"},
     "/api/agents/runs/{id}/events": {"get", "post"},
     "/api/agents/runs/{id}/stream": {"get"},
+    "/api/agents/stream": {"get"},
     "/api/agents/runs/{id}/claim": {"post"},
     "/api/agents/runs/{id}/release": {"post"},
     "/api/agents/runs/{id}/pause": {"post"},
