@@ -22,11 +22,12 @@ from sqlalchemy.dialects import postgresql
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
 from heartlane.store.audit import Entry
-from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes, run_batch
+from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.feed import CHANNEL, encode
 from heartlane.store.ledger import Applied
+from heartlane.store.run_batch import run_batch
 from heartlane.store.schema import runs as runs_table
 
 CONNECT_SECONDS: Final = 5.0
