@@ -135,7 +135,7 @@ async def test_a_ship_is_done_whole_or_not_at_all(fleet: Fleet, monkeypatch: pyt
         raise ZeroDivisionError
 
     # The tickets come last: by then the rules have decided the run and the lane that waits for it.
-    monkeypatch.setattr("heartlane.store.batch.advance", at_fault)
+    monkeypatch.setattr("heartlane.store.run_batch.advance", at_fault)
     with pytest.raises(ZeroDivisionError):
         await fleet.report(first, SHIP)
     monkeypatch.undo()
