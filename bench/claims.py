@@ -20,6 +20,7 @@ from bench.processes import HOST
 from bench.rounds import Progress
 from bench.seeding import Size, prepare
 from heartlane.store import postgres, sqlite
+from heartlane.store.audience import Audience
 from heartlane.store.batch import ClaimNext
 from heartlane.store.clock import Clock
 from heartlane.store.ids import new_id
@@ -79,7 +80,7 @@ async def database_times_sqlite(url: str) -> list[float]:
         for number in range(WARMUP + CLAIMS):
             started = time.perf_counter()
             connection.execute("BEGIN IMMEDIATE")
-            batch = sqlite.SqliteBatch(connection, clock.host_time())
+            batch = sqlite.SqliteBatch(connection, clock.host_time(), Audience())
             keys = await batch.label_keys(wanted.account_id)
             lanes, _ = await batch.lock_claimable(wanted, keys, 1, clock.host_time())
             if number >= WARMUP:
@@ -101,7 +102,7 @@ async def database_times_postgres(url: str) -> list[float]:
         for number in range(WARMUP + CLAIMS):
             started = time.perf_counter()
             await connection.execute("BEGIN")
-            batch = postgres.PostgresBatch(connection, clock, new_id())
+            batch = postgres.PostgresBatch(connection, clock, new_id(), Audience())
             keys = await batch.label_keys(wanted.account_id)
             lanes, _ = await batch.lock_claimable(wanted, keys, 1, clock.host_time())
             if number >= WARMUP:

@@ -24,6 +24,7 @@ from heartlane.store.upgrade import upgrade
 from tests.harness import Harness
 
 ENGINES = ("sqlite", "postgresql")
+SECRET_KEY = "3q2+7wABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhs="
 
 # Every run looks at other examples, and what fails is printed with the blob that brings it back. How long an example
 # takes is the machine's affair.
@@ -148,6 +149,16 @@ async def store(database_url: str) -> AsyncIterator[Store]:
 @pytest.fixture
 async def harness(store: Store) -> AsyncIterator[Harness]:
     """A server's application around the store, with clients of every scope; its limits are off."""
-    harness = await Harness.start(store, load_settings({"rate_limits": "off", "database": "sqlite:///unused"}))
+    harness = await Harness.start(
+        store,
+        load_settings(
+            {
+                "rate_limits": "off",
+                "database": "sqlite:///unused",
+                "secret_key": SECRET_KEY,
+                "webhooks_allow": "127.0.0.1",
+            }
+        ),
+    )
     yield harness
     await harness.close()

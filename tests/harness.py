@@ -14,6 +14,8 @@ from sqlalchemy import update
 
 from heartlane.board.pages import make_router
 from heartlane.server.context import Context
+from heartlane.server.courier import Courier
+from heartlane.server.sender import Sender
 from heartlane.server.serve import make_app, make_context
 from heartlane.server.settings import Settings
 from heartlane.server.takeback import TakeBackLoop
@@ -52,6 +54,8 @@ class Harness:
         self.store = context.store
         self.app = make_app(context, make_router())
         self.take_back = TakeBackLoop(context.store, context.metrics, 0.5)
+        sender = Sender(context.vault, context.settings.webhooks_allow, attempt_seconds=1.0)
+        self.courier = Courier(context.store, sender)
         self._clients: list[httpx.AsyncClient] = []
 
     @classmethod
@@ -92,6 +96,7 @@ class Harness:
         """End the clients and what the server has under way."""
         for client in self._clients:
             await client.aclose()
+        await self.courier.close()
         await self.context.streams.close()
         await self.context.auth.close()
 
@@ -108,6 +113,11 @@ class Harness:
         self.store.clock.advance(seconds)
         while await self.take_back.round() == 0.0:
             pass
+
+    async def deliver(self) -> None:
+        """Have everything sent that is due now, and written down."""
+        while await self.courier.round() == 0.0 or self.courier.busy:
+            await self.courier.attempt_ended()
 
     # --- what most tests begin with -------------------------------------------------------------------------------
 

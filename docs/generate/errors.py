@@ -28,6 +28,7 @@ WORKERS: Final[Mapping[str, str]] = {
     "NO_LONGER_QUEUED": "Claim another lane: this one has ended.",
     "LANE_BLOCKED": "Claim another lane, or wait with `POST /api/agents/runs/claim`.",
     "ROLES_INCOMPLETE": "Workers don't meet it.",
+    "NO_SECRET_KEY": "Workers don't meet it.",
     "PAYLOAD_TOO_LARGE": "Split the report into smaller ones, in order, each with a `seq` of its own.",
     "UNSUPPORTED_MEDIA_TYPE": "It is a fault of the worker's own: log it.",
     "RATE_LIMITED": "Wait `retryAfter` seconds, with some jitter, and send the same again.",

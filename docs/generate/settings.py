@@ -28,6 +28,8 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "pool_size": "16",
     "take_back_seconds": "0.5",
     "shutdown_seconds": "5",
+    "secret_key": "3q2+7wABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhs=",
+    "webhooks_allow": "10.20.0.0/16,hooks.internal",
     "log_level": "debug",
     "log_format": "json",
 }
@@ -40,6 +42,8 @@ VALUES: Final[Mapping[str, str]] = {
     "trusted_proxies": "addresses and networks, by comma",
     "public_url": "an address with `http://` or `https://`, without a path",
     "allowed_hosts": "host names without ports, by comma; `*.` before one takes in all below it; `*` is any name",
+    "secret_key": "what `openssl rand -base64 32` prints; several by comma while keys change",
+    "webhooks_allow": "networks, addresses and host names, by comma",
 }
 """Setting → what it may be, where its type alone doesn't say so."""
 

@@ -185,6 +185,10 @@ class RolesIncomplete(ApiError):
     """409: not every role of the ticket is done or skipped."""
 
 
+class NoSecretKey(ApiError):
+    """409: the server has no key to keep secrets with; `HEARTLANE_SECRET_KEY` is not set there."""
+
+
 class PayloadTooLarge(ApiError):
     """413: the body is too large."""
 
@@ -224,6 +228,7 @@ CLASSES: Final[Mapping[str, type[ApiError]]] = {
     "NO_LONGER_QUEUED": NoLongerQueued,
     "LANE_BLOCKED": LaneBlocked,
     "ROLES_INCOMPLETE": RolesIncomplete,
+    "NO_SECRET_KEY": NoSecretKey,
     "PAYLOAD_TOO_LARGE": PayloadTooLarge,
     "UNSUPPORTED_MEDIA_TYPE": UnsupportedMediaType,
     "RATE_LIMITED": RateLimited,

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from heartlane.client import calls, people_calls, project_calls
+from heartlane.client import calls, news_calls, people_calls, project_calls
 from heartlane.client.call import Call, Page
 
 if TYPE_CHECKING:
@@ -117,6 +117,21 @@ class Routes:
     sessions = Listing(people_calls.sessions)
     end_session = Method(people_calls.end_session)
     audit = Listing(people_calls.audit)
+
+    create_webhook = Method(news_calls.create_webhook)
+    webhooks = Listing(news_calls.webhooks)
+    read_webhook = Method(news_calls.read_webhook)
+    patch_webhook = Method(news_calls.patch_webhook)
+    delete_webhook = Method(news_calls.delete_webhook)
+    rotate_webhook_secret = Method(news_calls.rotate_webhook_secret)
+    test_webhook = Method(news_calls.test_webhook)
+    deliveries = Listing(news_calls.deliveries)
+    read_delivery = Method(news_calls.read_delivery)
+    resend_delivery = Method(news_calls.resend_delivery)
+    notices = Listing(news_calls.notices)
+    dismiss_notice = Method(news_calls.dismiss_notice)
+    read_notice_rules = Method(news_calls.read_notice_rules)
+    write_notice_rules = Method(news_calls.write_notice_rules)
 
     health = Method(calls.health)
     ready = Method(calls.ready)

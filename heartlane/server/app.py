@@ -31,12 +31,14 @@ from heartlane.server.routes import (
     audit,
     health,
     milestones,
+    notices,
     plans,
     projects,
     runs,
     sessions,
     streams,
     tickets,
+    webhooks,
     workers,
 )
 from heartlane.server.streams import HEAD_ONLY
@@ -47,7 +49,10 @@ LIMITED: Final = re.compile(r"/api/agents/(plan$|plans/[^/]+/(?:approve|reject)$
 NO_STORE: Final = (b"cache-control", b"no-store")
 ROUTERS: Final = tuple(
     module.router
-    for module in (runs, plans, workers, streams, projects, milestones, tickets, sessions, audit, health, docs_page)
+    for module in (
+        *(runs, plans, workers, streams, projects, milestones, tickets),
+        *(webhooks, notices, sessions, audit, health, docs_page),
+    )
 )
 
 

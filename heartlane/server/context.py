@@ -11,6 +11,7 @@ from heartlane.server.metrics import Metrics
 from heartlane.server.sessions import Sessions
 from heartlane.server.settings import Settings
 from heartlane.server.streams import Streams
+from heartlane.server.vault import Vault
 from heartlane.server.waiters import Waiters
 from heartlane.store.store import Store
 
@@ -28,3 +29,4 @@ class Context:
     waiters: Waiters
     streams: Streams
     sessions: Sessions
+    vault: Vault

@@ -61,6 +61,8 @@ TAGS: Final = (
     ("Tickets", "What is wanted, and of which roles; lanes move them along."),
     ("Sessions", "Who calls, and which browsers are logged in."),
     ("Audit", "Who did what."),
+    ("Webhooks", "Where news of a project goes, signed and tried again, and how that went."),
+    ("Notices", "What a person should know: told once, closed by progress or by hand."),
     ("Health", "How the server is."),
     ("Pages", "For browsers."),
 )
@@ -124,6 +126,9 @@ CONFLICTS: Final[Mapping[str, Sequence[str]]] = {
     "reject_plan": ("PLAN_APPROVED",),
     "patch_ticket": ("ROLES_INCOMPLETE",),
     "change_tickets": ("ROLES_INCOMPLETE",),
+    "create_webhook": ("NO_SECRET_KEY",),
+    "patch_webhook": ("NO_SECRET_KEY",),
+    "rotate_webhook_secret": ("NO_SECRET_KEY",),
 }
 """Operation → the 409s it can answer."""
 

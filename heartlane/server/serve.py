@@ -28,11 +28,13 @@ from granian.server.embed import Server
 from heartlane.server.app import create_app
 from heartlane.server.auth import Authenticator
 from heartlane.server.context import Context
+from heartlane.server.courier import Courier
 from heartlane.server.gate import Gate
 from heartlane.server.gateway import Gateway
 from heartlane.server.limits import RateLimiter
 from heartlane.server.logs import configure
 from heartlane.server.metrics import Metrics
+from heartlane.server.sender import Sender
 from heartlane.server.sessions import Sessions, limits_of
 from heartlane.server.settings import Settings
 from heartlane.server.streams import Streams
@@ -52,7 +54,7 @@ HEADER_SECONDS: Final = 15
 STOP_SECONDS: Final = 1
 """How long Granian gets to close what is left when everything has been answered."""
 CLOSE_SECONDS: Final = 0.4
-"""How long each of three parts gets to bring to the database what is left. With `shutdown_seconds` as it is by default,
+"""How long each of these parts gets to bring to the database what is left. With `shutdown_seconds` as it is by default,
 and with what interrupted requests and Granian get, a server ends within 10 s of SIGTERM whatever holds it up."""
 
 
@@ -88,19 +90,21 @@ async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
             raise CannotStart(str(error)) from error
         context = make_context(settings, store)
         take_back = TakeBackLoop(store, context.metrics, settings.take_back_seconds)
+        courier = Courier(store, Sender(context.vault, settings.webhooks_allow))
         try:
             take_back.start()
+            courier.start()
             await serve_app(make_app(context, pages), settings, context.gate)
         finally:
-            ended = await _close(take_back, context)
+            ended = await _close(take_back, courier, context)
             log.info("stopped")
     return ended
 
 
-async def _close(take_back: TakeBackLoop, context: Context) -> bool:
+async def _close(take_back: TakeBackLoop, courier: Courier, context: Context) -> bool:
     """End everything in order; whether it has ended. What a database that doesn't answer holds up is given up."""
     ended = True
-    for close in (take_back.close, context.streams.close, context.auth.close, context.store.close):
+    for close in (take_back.close, courier.close, context.streams.close, context.auth.close, context.store.close):
         closing = asyncio.create_task(close())
         await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
         if closing.done():
@@ -122,7 +126,7 @@ def make_context(settings: Settings, store: Store) -> Context:
     store.ledger.on_batch = metrics.batch
     limiter = RateLimiter(settings.rate_limits)
     sessions = Sessions(settings, store, auth)
-    return Context(settings, store, auth, limiter, metrics, gate, waiters, streams, sessions)
+    return Context(settings, store, auth, limiter, metrics, gate, waiters, streams, sessions, settings.vault())
 
 
 def make_app(context: Context, pages: APIRouter | None = None) -> Gateway:

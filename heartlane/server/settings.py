@@ -17,11 +17,13 @@ from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from platformdirs import user_data_path
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource, SettingsConfigDict
 
+from heartlane.server.egress import Allowed, parse_allowed
 from heartlane.server.errors import issues_of
 from heartlane.server.limits import Network, RateLimits, parse_rate_limits
+from heartlane.server.vault import KEY_FILE_SUFFIX, Vault, read_keys
 from heartlane.wire.variables import CLIENT_VARIABLES, LANE_VARIABLES
 
 PREFIX: Final = "HEARTLANE_"
@@ -217,6 +219,16 @@ class Settings(DatabaseSettings):
     shutdown_seconds: float = Field(
         6.0, gt=0, le=10, description="Seconds that accepted requests get to finish after SIGTERM."
     )
+    secret_key: SecretStr | None = Field(
+        None,
+        description="Key that webhooks' secrets are kept with: 32 bytes in base64; several by comma, the first seals.",
+        examples=["a file beside the SQLite database"],
+    )
+    webhooks_allow: Annotated[Allowed, NoDecode] = Field(
+        default_factory=Allowed,
+        description="Networks, addresses and host names, by comma, that webhooks may lead to without being public.",
+        examples=["none"],
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged; debug logs every report."
     )
@@ -266,6 +278,27 @@ class Settings(DatabaseSettings):
         if not all(ALLOWED_HOST.fullmatch(name) for name in names):
             raise ValueError("must be host names such as lanes.example.com, by comma, without a port; or *")
         return names
+
+    @field_validator("secret_key")
+    @classmethod
+    def _secret_key(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not read_keys(value.get_secret_value()):
+            raise ValueError("must name a key")
+        return value
+
+    @field_validator("webhooks_allow", mode="before")
+    @classmethod
+    def _webhooks_allow(cls, value: Any) -> Any:
+        return parse_allowed(value) if isinstance(value, str) else value
+
+    def secret_keys(self) -> list[str]:
+        """The keys of `secret_key`; none where it isn't set."""
+        return [] if self.secret_key is None else read_keys(self.secret_key.get_secret_value())
+
+    def vault(self) -> Vault:
+        """What seals secrets, with the keys that are set or, on SQLite, the file beside the database."""
+        path = self.database.path
+        return Vault(self.secret_keys(), None if path is None else path.with_name(path.name + KEY_FILE_SUFFIX))
 
     @field_validator("log_level", "log_format", mode="before")
     @classmethod

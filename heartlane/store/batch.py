@@ -14,10 +14,12 @@ import structlog
 
 from heartlane.lanes.commands import Command, Unblock
 from heartlane.lanes.decisions import Decision, Refusal
+from heartlane.lanes.news import news_of
 from heartlane.lanes.rules import decide, ticket_event
 from heartlane.lanes.run import CLAIMABLE_STATES, EVENT_TYPE_BITS, MUTABLE_COLUMNS, Event, Run
 from heartlane.lanes.tickets import Ticket
 from heartlane.store.audit import Actor, Entry
+from heartlane.store.telling import Happened
 from heartlane.wire.parse import dump_json
 
 log = structlog.get_logger(__name__)
@@ -134,13 +136,14 @@ class Chunk(NamedTuple):
 
 
 class Writes(NamedTuple):
-    """Everything one batch writes, all of it stamped `now`."""
+    """Everything one batch writes, all of it stamped `now`. `happened` is what it has to tell outside."""
 
     now: datetime
     rows: Mapping[tuple[str, ...], Sequence[Run]]
     chunks: Sequence[Chunk]
     tickets: Sequence[Ticket]
     announcement: Announcement
+    happened: Sequence[Happened] = ()
 
 
 class LockedRuns(NamedTuple):
@@ -188,7 +191,8 @@ class BatchTransaction(Protocol):
         """Append to the audit log."""
 
     async def write(self, writes: Writes) -> None:
-        """Write the changed rows and the new events, and have the announcement go out with the commit."""
+        """Write the changed rows, the new events and what is to be told outside (`tell_of_runs`), and have the
+        announcement go out with the commit."""
 
 
 def chunk(run: Run, events: Sequence[Event], worker_id: str | None) -> Chunk:
@@ -224,6 +228,7 @@ class Batch:
         self.ticket_moves: list[tuple[str, Run]] = []
         self.held: dict[Holder, list[str]] = {}
         self.entries: list[Entry] = []
+        self.happened: list[Happened] = []
 
     def apply(self, run: Run, command: Command) -> Outcome:
         """Let the rules decide; keep what changes."""
@@ -246,6 +251,9 @@ class Batch:
             self.columns[run_id] = set(changes)
         self.runs[run_id] = after
         self.chunks += chunks
+        if after.state != run.state or after.waiting_for != run.waiting_for:
+            told = news_of(run, after, decision.events)
+            self.happened += [Happened(news_type, run, after, event) for news_type, event in told]
         if after.state != run.state:
             self._moved(run, after)
         return Outcome(after, decision, self.now)
@@ -281,6 +289,7 @@ class Batch:
                 [opening._replace(lanes=lanes) for opening, lanes in openings.items()],
                 [run_id for run_id, changed in self.columns.items() if self._is_told(run_id, changed)],
             ),
+            self.happened,
         )
 
     def _is_told(self, run_id: str, changed: set[str]) -> bool:

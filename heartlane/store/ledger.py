@@ -33,10 +33,11 @@ QUEUE_LIMIT_DEFAULT: Final = 10_000
 
 
 class Applied(NamedTuple):
-    """What an engine answers for one committed batch."""
+    """What an engine answers for one committed batch. `told`: something went into the outbox."""
 
     outcomes: Sequence[Outcome | Exception]
     announcement: Announcement
+    told: bool = False
 
 
 class Engine(Protocol):
@@ -78,6 +79,7 @@ class Ledger:
         self._loop = asyncio.get_running_loop()
         self._committers = [self._loop.create_task(self._commit_forever()) for _ in range(committers)]
         self.on_batch: BatchObserver | None = None
+        self.on_told: Callable[[], None] | None = None
 
     @property
     def waiting(self) -> int:
@@ -158,6 +160,8 @@ class Ledger:
                 answer.set_exception(outcome)
             else:
                 answer.set_result(outcome)
+        if applied.told and self.on_told is not None:
+            self.on_told()
         if applied.announcement.names_something:
             self._announce(applied.announcement)
 

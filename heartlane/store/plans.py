@@ -19,7 +19,9 @@ from heartlane.store import audit
 from heartlane.store.audit import Actor
 from heartlane.store.batch import Opening
 from heartlane.store.ids import new_id
+from heartlane.store.outbox import News, tell
 from heartlane.store.pages import Page, Reach, cursor_id, page
+from heartlane.store.rows import TransactionRows
 from heartlane.store.schema import label_sets, plans, projects, run_blockers, run_prompts, runs
 from heartlane.store.store import WriteTransaction
 
@@ -77,6 +79,7 @@ async def create_plan(
     prompts = {lane.key: lane.prompt for lane in lanes if lane.prompt is not None}
     await tx.conn.execute(insert(plans).values(**plan._asdict(), prompts_json=_dump(prompts)))
     tx.announce(plan_ids=[plan.id])
+    await _tell(tx, "plan.created", plan)
     return plan
 
 
@@ -133,6 +136,7 @@ async def approve_plan(
         plan = await _set(tx, plan, {"status": "approved", "approved_at": tx.now})
         if actor is not None:
             await record(tx, actor, "plan.approved", plan)
+        await _tell(tx, "plan.approved", plan)
     return plan, await runs_of_plan(tx.conn, plan_id)
 
 
@@ -153,6 +157,7 @@ async def reject_plan(
     plan = await _set(tx, plan, {"status": "rejected", "rejected_at": tx.now, "rejection_reason": reason})
     if actor is not None:
         await record(tx, actor, "plan.rejected", plan)
+    await _tell(tx, "plan.rejected", plan)
     return plan
 
 
@@ -193,6 +198,16 @@ async def _set(tx: WriteTransaction, plan: Plan, values: Mapping[str, Any]) -> P
     await tx.conn.execute(update(plans).where(plans.c.id == plan.id).values(values))
     tx.announce(plan_ids=[plan.id])
     return plan._replace(**values)
+
+
+async def _tell(tx: WriteTransaction, news_type: str, plan: Plan) -> None:
+    """Have the project's webhooks hear of it. A plan may have thousands of lanes, so that they are only counted."""
+    shown = plan._asdict()
+    lanes = json.loads(shown.pop("lanes_json"))
+    tickets = json.loads(shown.pop("source_ticket_ids_json"))
+    data = {"plan": {**shown, "lane_count": len(lanes), "ticket_count": len(tickets)}}
+    told = await tell(TransactionRows(tx.conn), [News(news_type, plan.project_id, data)], tx.now)
+    tx.told = tx.told or told
 
 
 async def _queue_runs(tx: WriteTransaction, plan: Plan) -> None:

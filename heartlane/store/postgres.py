@@ -21,14 +21,17 @@ from sqlalchemy.dialects import postgresql
 
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
+from heartlane.store.audience import Audience
 from heartlane.store.audit import Entry
 from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.feed import CHANNEL, encode
 from heartlane.store.ledger import Applied
+from heartlane.store.rows import PostgresRows
 from heartlane.store.run_batch import run_batch
 from heartlane.store.schema import runs as runs_table
+from heartlane.store.telling import tell_of_runs
 
 CONNECT_SECONDS: Final = 5.0
 BATCH_SECONDS: Final = 10.0
@@ -191,10 +194,12 @@ async def connect(url: str) -> asyncpg.Connection[Any]:
 class PostgresBatch:
     """One open transaction of the ledger; a `BatchTransaction`."""
 
-    def __init__(self, connection: asyncpg.Connection[Any], clock: Clock, server_id: str) -> None:
+    def __init__(self, connection: asyncpg.Connection[Any], clock: Clock, server_id: str, audience: Audience) -> None:
         self._connection = connection
         self._clock = clock
         self._server_id = server_id
+        self._audience = audience
+        self.told = False
 
     async def lock_holders(self, holders: Sequence[Holder]) -> Sequence[str]:
         await self._connection.execute(LOCK_HOLDERS, sorted(map(_lock_key, holders)))
@@ -265,6 +270,10 @@ class PostgresBatch:
             await self._connection.execute(_STATEMENTS[columns, chunks], *arguments)
         for ticket in writes.tickets:
             await self._connection.execute(UPDATE_TICKET, *ticket)
+        if writes.happened:
+            self.told = await tell_of_runs(
+                PostgresRows(self._connection), writes.happened, writes.now, self._audience.projects
+            )
 
 
 def _lock_key(holder: Holder) -> int:
@@ -284,17 +293,18 @@ class PostgresEngine:
     Raises StoreUnavailable while the database is away; the next batch connects again.
     """
 
-    def __init__(self, url: str, clock: Clock, server_id: str) -> None:
+    def __init__(self, url: str, clock: Clock, server_id: str, audience: Audience) -> None:
         self._url = url
         self._clock = clock
         self._server_id = server_id
+        self._audience = audience
         self._idle: list[asyncpg.Connection[Any]] = []
 
     async def apply(self, entries: Sequence[OnRun | ClaimNext]) -> Applied:
         committing = False
         try:
             async with asyncio.timeout(BATCH_SECONDS), self._transaction() as connection:
-                tx = PostgresBatch(connection, self._clock, self._server_id)
+                tx = PostgresBatch(connection, self._clock, self._server_id, self._audience)
                 outcomes, announcement = await run_batch(tx, entries)
                 committing = True
                 await connection.execute("COMMIT")
@@ -304,7 +314,7 @@ class PostgresEngine:
             raise StoreUnavailable("PostgreSQL can't be used now.", cause=error, maybe_done=committing) from error
         except asyncpg.InvalidAuthorizationSpecificationError as error:
             raise StoreUnavailable("PostgreSQL refuses the login.", 5.0, cause=error) from error
-        return Applied(outcomes, announcement)
+        return Applied(outcomes, announcement, tx.told)
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[asyncpg.Connection[Any]]:

@@ -233,6 +233,8 @@ tickets = Table(
     ),
 )
 
+PLANS_PENDING: Final = text("status = 'pending'")
+
 plans = Table(
     "plans",
     metadata,
@@ -254,6 +256,7 @@ plans = Table(
     Index("plans_billing_account_id_id_idx", "billing_account_id", "id"),
     Index("plans_project_id_id_idx", "project_id", "id"),
     Index("plans_changed_idx", "billing_account_id", "updated_at"),
+    Index("plans_pending_idx", "created_at", sqlite_where=PLANS_PENDING, postgresql_where=PLANS_PENDING),
 )
 
 # Conditions of partial indexes. A query is only served by such an index when it says the very same in so many words: a

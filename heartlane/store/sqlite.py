@@ -18,13 +18,16 @@ import orjson
 
 from heartlane.lanes.run import RUN_COLUMNS, Role, Run
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket
+from heartlane.store.audience import Audience
 from heartlane.store.audit import Entry
 from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.ledger import Applied
+from heartlane.store.rows import SqliteRows
 from heartlane.store.run_batch import run_batch
 from heartlane.store.schema import from_micros, to_micros
+from heartlane.store.telling import tell_of_runs
 
 T = TypeVar("T")
 
@@ -121,9 +124,11 @@ def _to_column(name: str, value: Any) -> Any:
 class SqliteBatch:
     """One open `BEGIN IMMEDIATE` on the writing connection; a `BatchTransaction`."""
 
-    def __init__(self, connection: sqlite3.Connection, now: datetime) -> None:
+    def __init__(self, connection: sqlite3.Connection, now: datetime, audience: Audience) -> None:
         self._connection = connection
         self._now = now
+        self._audience = audience
+        self.told = False
 
     async def lock_holders(self, holders: Sequence[Holder]) -> Sequence[str]:
         # The write lock on the file holds every other claim up.
@@ -194,6 +199,10 @@ class SqliteBatch:
         for ticket in writes.tickets:
             values = [to_micros(value) if isinstance(value, datetime) else value for value in ticket]
             self._connection.execute(UPDATE_TICKET, [*values, ticket.id])
+        if writes.happened:
+            self.told = await tell_of_runs(
+                SqliteRows(self._connection), writes.happened, writes.now, self._audience.projects
+            )
 
 
 def _ticket(row: Sequence[Any]) -> Ticket:
@@ -209,11 +218,13 @@ class SqliteEngine:
 
     path        the database file; its folder has to exist
     writer      shared with every other write of this process, so that the file has one writer at a time
+    audience    which projects have webhooks
     """
 
-    def __init__(self, path: Path, clock: Clock, writer: asyncio.Lock) -> None:
+    def __init__(self, path: Path, clock: Clock, writer: asyncio.Lock, audience: Audience) -> None:
         self._path = path
         self._clock = clock
+        self._audience = audience
         self._writer = writer
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="heartlane-writer")
         self._connection: sqlite3.Connection | None = None
@@ -230,7 +241,8 @@ class SqliteEngine:
             connection = self._connection
             connection.execute("BEGIN IMMEDIATE")
             try:
-                outcomes, announcement = _drive(run_batch(SqliteBatch(connection, self._clock.host_time()), entries))
+                tx = SqliteBatch(connection, self._clock.host_time(), self._audience)
+                outcomes, announcement = _drive(run_batch(tx, entries))
                 committing = True
                 connection.execute("COMMIT")
             except BaseException:
@@ -245,7 +257,7 @@ class SqliteEngine:
             if isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)):
                 raise
             raise StoreUnavailable("SQLite can't read the database.", 5.0, cause=error) from error
-        return Applied(outcomes, announcement)
+        return Applied(outcomes, announcement, tx.told)
 
     async def close(self) -> None:
         """Close the connection and end the thread."""

@@ -16,11 +16,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, Self
 
 import asyncpg
-from sqlalchemy import event, make_url, text
+from sqlalchemy import event, make_url, select, text
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from heartlane.store.audience import Audience
 from heartlane.store.batch import Announcement, Opening
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
@@ -28,6 +29,7 @@ from heartlane.store.feed import CHANNEL, Feed, encode
 from heartlane.store.ids import new_id
 from heartlane.store.ledger import QUEUE_LIMIT_DEFAULT, Ledger
 from heartlane.store.listener import Listener
+from heartlane.store.news_schema import webhooks
 from heartlane.store.postgres import PostgresEngine, connect_arguments
 from heartlane.store.sqlite import PRAGMAS, SqliteEngine
 
@@ -38,12 +40,16 @@ POOL_WAIT_SECONDS: Final = 5.0
 
 @dataclass
 class WriteTransaction:
-    """One open write transaction: its connection, its time, and what to announce when it has committed."""
+    """One open write transaction: its connection, its time, and what to announce when it has committed.
+
+    told    something went into the outbox
+    """
 
     conn: AsyncConnection
     now: datetime
     openings: list[Opening] = field(default_factory=list)
     plan_ids: list[str] = field(default_factory=list)
+    told: bool = False
 
     def announce(self, openings: Sequence[Opening] = (), *, plan_ids: Sequence[str] = ()) -> None:
         """Lanes that are claimable once this commits, and plans that have changed: whoever waits for such is told then,
@@ -65,6 +71,7 @@ class Store:
     clock       what the database's clock is adjusted by, in tests
     ledger      how existing runs change
     feed        announcements of what was committed, here and on other servers
+    audience    which projects have webhooks, and whom to wake when there is something for them
     """
 
     def __init__(
@@ -81,18 +88,19 @@ class Store:
         self.server_id = new_id()
         self.clock = clock or Clock()
         self.feed = Feed()
+        self.audience = Audience()
         self._one_writer = asyncio.Lock()
         self._listener: Listener | None = None
         self._connect_seconds: float | None
         self._engine: SqliteEngine | PostgresEngine
         if dialect == "sqlite":
             path = sqlite_path(url)
-            self._engine = SqliteEngine(path, self.clock, self._one_writer)
+            self._engine = SqliteEngine(path, self.clock, self._one_writer, self.audience)
             self._reader, self._writer = _sqlite_engines(path, pool_size)
             self._connect_seconds = None  # SQLite waits for a lock by itself, and is not to be interrupted in it
             committers = 1
         else:
-            self._engine = PostgresEngine(url, self.clock, self.server_id)
+            self._engine = PostgresEngine(url, self.clock, self.server_id, self.audience)
             self._reader = self._writer = _postgres_engine(url, pool_size)
             self._connect_seconds = POOL_WAIT_SECONDS
             self._listener = Listener(url, self.server_id, self.feed)
@@ -100,6 +108,7 @@ class Store:
         self.ledger = Ledger(
             self._engine, self.feed.publish, queue_limit=queue_limit, batch_size=batch_size, committers=committers
         )
+        self.ledger.on_told = self.audience.told
 
     @classmethod
     async def open(
@@ -121,6 +130,7 @@ class Store:
         store = cls(dialect, url, queue_limit=queue_limit, batch_size=batch_size, pool_size=pool_size, clock=clock)
         try:
             await store.now()
+            await store.meet_audience()
         except StoreUnavailable:
             await store.close()
             raise
@@ -134,6 +144,12 @@ class Store:
             if self.dialect == "sqlite":
                 await conn.execute(text("SELECT 1"))  # whoever asks for the time wants to know that the file is there
             return await self.now_on(conn)
+
+    async def meet_audience(self) -> None:
+        """Find out which projects have webhooks. Raises StoreUnavailable."""
+        async with self.reading() as conn:
+            listening = await conn.execute(select(webhooks.c.project_id).where(webhooks.c.enabled).distinct())
+            self.audience.projects = frozenset(listening.scalars())
 
     async def now_on(self, conn: AsyncConnection) -> datetime:
         """The database's time by way of a connection that is open already. SQLite's clock is this machine's."""
@@ -160,6 +176,8 @@ class Store:
         else:
             async with self._transaction() as tx:
                 yield tx
+        if tx.told:
+            self.audience.told()
         if tx.announcement.names_something:
             self.feed.publish(tx.announcement)
 

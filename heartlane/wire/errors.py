@@ -134,6 +134,12 @@ _ROWS: Final = (
         "Finish or skip the roles that `error` names, then close the ticket.",
     ),
     ErrorCode(
+        "NO_SECRET_KEY",
+        409,
+        "This server has no key to keep secrets with.",
+        "Set HEARTLANE_SECRET_KEY, the same on every server, and send the request again.",
+    ),
+    ErrorCode(
         "PAYLOAD_TOO_LARGE",
         413,
         "The request body is too large.",

@@ -52,6 +52,8 @@ _SHAPES: Final = (
     _word("n", r"pm_([A-Za-z0-9]{30,})"),
     _word("h", r"f_([A-Za-z0-9]{30,})"),
     _word("s", r"k_(?:live|test)_([A-Za-z0-9]{16,})"),
+    # Standard Webhooks
+    _word("w", r"hsec_([A-Za-z0-9+/=_-]{16,})"),
     # AWS key ids, Google API keys
     _word("A", r"(?:KIA|SIA)([A-Z0-9]{16})"),
     _word("A", r"Iza([A-Za-z0-9_-]{30,})"),

@@ -116,7 +116,7 @@ def test_what_may_be_sent_again() -> None:
     again = {name for name, build in BUILDERS.items() if sample(build).repeatable}
     assert again == {
         *(name for name, build in BUILDERS.items() if sample(build).method in ("GET", "PATCH", "PUT", "DELETE")),
-        *("claim_run", "approve_plan", "reject_plan", "pause_run", "resume_run", "change_tickets"),
+        *("claim_run", "approve_plan", "reject_plan", "pause_run", "resume_run", "change_tickets", "dismiss_notice"),
         "report",  # without events it is a renewal
     }
     event = [{"type": "action", "payload": {}}]

@@ -28,6 +28,7 @@ ACCOUNT, PROJECT, MILESTONE, TOKEN, PLAN = map(_id, range(1, 6))
 TICKET_OPEN, TICKET_CLOSED, TICKET_IMPORTED = _id(11), _id(12), _id(13)
 HELD, QUEUED, WAITING, SHIPPED, FAILED, RELEASED = map(_id, range(21, 27))
 SESSION, LINK, ENTRY = map(_id, range(31, 34))
+WEBHOOK, DELIVERY, NOTICE = map(_id, range(41, 44))
 LANES: Final = (
     '[{"laneKey":"lane-1","title":"Läne 1","role":"backend","ticketIds":[],"labels":{},"priority":0,"after":[]}]'
 )
@@ -340,7 +341,79 @@ _0005: Final[Tables] = {
     ]
 }
 
-ROWS: Final[Mapping[str, Tables]] = {"0001": _0001, "0002": _0002, "0005": _0005}
+_0004: Final[Tables] = {
+    "webhooks": [
+        {
+            "id": WEBHOOK,
+            "billing_account_id": ACCOUNT,
+            "project_id": PROJECT,
+            "name": "Böt",
+            "format": "standard",
+            "url_sealed": "gAAA",
+            "url_shown": "https://bot.test/***",
+            "events_json": '["run.*"]',
+            "secret_sealed": "gAAB",
+            "old_secret_sealed": "gAAC",
+            "old_secret_until": LATER,
+            "enabled": False,
+            "disabled_reason": "failing",
+            "disabled_at": NOW,
+            "failures": 12,
+            "failing_since": NOW - timedelta(days=1),
+            "created_at": NOW,
+            "updated_at": NOW,
+        }
+    ],
+    "webhook_deliveries": [
+        {
+            "number": 1,
+            "id": DELIVERY,
+            "webhook_id": WEBHOOK,
+            "type": "run.shipped",
+            "body": '{"type":"run.shipped"}',
+            "state": "pending",
+            "attempts": 1,
+            "next_at": LATER,
+            "give_up_at": LATER,
+            "created_at": NOW,
+            "finished_at": None,
+        }
+    ],
+    "webhook_attempts": [
+        {
+            "delivery_number": 1,
+            "attempt": 1,
+            "at": NOW,
+            "status": 500,
+            "milliseconds": 7,
+            "error": "Answered 500.",
+            "answer": "nö",
+        }
+    ],
+    "notices": [
+        {
+            "number": 1,
+            "id": NOTICE,
+            "billing_account_id": ACCOUNT,
+            "project_id": PROJECT,
+            "kind": "lane_failed",
+            "key": f"lane_failed:{FAILED}:1:2",
+            "text": "'Läne 5' failed: Out of tokens.",
+            "run_id": FAILED,
+            "plan_id": PLAN,
+            "webhook_id": None,
+            "worker_id": "w3",
+            "details_json": "{}",
+            "raised_at": NOW,
+            "closed_at": NOW,
+            "closed_by": "dismissed",
+            "dismissed_by": "ci",
+        }
+    ],
+    "notice_rules": [{"project_id": PROJECT, "rules_json": '{"lane_failed":{"enabled":false}}', "updated_at": NOW}],
+}
+
+ROWS: Final[Mapping[str, Tables]] = {"0001": _0001, "0002": _0002, "0005": _0005, "0004": _0004}
 """Revision → table → rows. A revision has the tables of those before it, but for those that it gives anew."""
 
 GONE: Final[frozenset[tuple[str, str]]] = frozenset()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
+from heartlane.store import news_schema  # noqa: F401 - its tables belong to the schema, too
 from heartlane.store.schema import metadata
 
 context.configure(
