@@ -19,6 +19,7 @@ from heartlane.server.sender import Sender
 from heartlane.server.serve import make_app, make_context
 from heartlane.server.settings import Settings
 from heartlane.server.takeback import TakeBackLoop
+from heartlane.server.watch import Watch
 from heartlane.store import tokens
 from heartlane.store.clock import Clock
 from heartlane.store.schema import control
@@ -56,6 +57,7 @@ class Harness:
         self.take_back = TakeBackLoop(context.store, context.metrics, 0.5)
         sender = Sender(context.vault, context.settings.webhooks_allow, attempt_seconds=1.0)
         self.courier = Courier(context.store, sender)
+        self.watch = Watch(context.store)
         self._clients: list[httpx.AsyncClient] = []
 
     @classmethod

@@ -14,7 +14,7 @@ import gc
 import os
 import signal
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import IO, Any, Final
 
@@ -40,6 +40,7 @@ from heartlane.server.settings import Settings
 from heartlane.server.streams import Streams
 from heartlane.server.takeback import TakeBackLoop
 from heartlane.server.waiters import Waiters
+from heartlane.server.watch import Watch
 from heartlane.store.errors import SchemaMismatch, StoreError
 from heartlane.store.store import Store, sqlite_path
 from heartlane.store.upgrade import upgrade_async
@@ -91,20 +92,22 @@ async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
         context = make_context(settings, store)
         take_back = TakeBackLoop(store, context.metrics, settings.take_back_seconds)
         courier = Courier(store, Sender(context.vault, settings.webhooks_allow))
+        watch = Watch(store)
         try:
             take_back.start()
             courier.start()
+            watch.start()
             await serve_app(make_app(context, pages), settings, context.gate)
         finally:
-            ended = await _close(take_back, courier, context)
+            ended = await _close((take_back, watch, courier), context)
             log.info("stopped")
     return ended
 
 
-async def _close(take_back: TakeBackLoop, courier: Courier, context: Context) -> bool:
+async def _close(loops: Sequence[TakeBackLoop | Watch | Courier], context: Context) -> bool:
     """End everything in order; whether it has ended. What a database that doesn't answer holds up is given up."""
     ended = True
-    for close in (take_back.close, courier.close, context.streams.close, context.auth.close, context.store.close):
+    for close in (*(loop.close for loop in loops), context.streams.close, context.auth.close, context.store.close):
         closing = asyncio.create_task(close())
         await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
         if closing.done():
