@@ -155,6 +155,73 @@ def gitlab(
 
 
 @app.command()
+def linear(
+    team: Annotated[str, typer.Argument(metavar="TEAM", help="The team's key, as in ENG-12.")],
+    *,
+    project: Project,
+    label: Label = None,
+    state: State = "open",
+    milestone: Milestone = None,
+    to_milestone: ToMilestone = None,
+    role_label: RoleLabel = None,
+    roles_file: RolesFile = None,
+    api_url: ApiUrl = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    no_wait: NoWait = False,
+    from_start: FromStart = False,
+) -> None:
+    """Import issues of a Linear team. The key is LINEAR_API_KEY."""
+    from heartlane.sources.linear import Linear, linear_api
+
+    key = _secret("LINEAR_API_KEY")
+
+    def opened(patience: Patience) -> tuple[AbstractAsyncContextManager[Any], Source]:
+        api = linear_api(api_url, key, patience)
+        return api, Linear(api, team, labels=label or (), milestone=milestone)
+
+    options = Options(
+        project, state, to_milestone, role_label or [], roles_file, dry_run, as_json, not no_wait, from_start
+    )
+    _import(opened, options, {"api_url": api_url, "labels": label, "milestone": milestone})
+
+
+@app.command()
+def jira(
+    jira_project: Annotated[str, typer.Argument(metavar="PROJECT", help="The project's key, as in SHOP-12.")],
+    *,
+    project: Project,
+    jql: Annotated[
+        str | None, typer.Option("--jql", metavar="JQL", help="What else they have to be: labels = agent AND …")
+    ] = None,
+    state: State = "open",
+    to_milestone: ToMilestone = None,
+    role_label: RoleLabel = None,
+    roles_file: RolesFile = None,
+    api_url: Annotated[
+        str | None, typer.Option("--api-url", metavar="URL", help="Your site. Default: JIRA_URL.", show_default=False)
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: AsJson = False,
+    no_wait: NoWait = False,
+    from_start: FromStart = False,
+) -> None:
+    """Import issues of Jira Cloud. The token is JIRA_API_TOKEN with JIRA_EMAIL; labels and components say the roles."""
+    from heartlane.sources.jira import Jira, jira_api
+
+    url, email, token = api_url or os.environ.get("JIRA_URL"), _secret("JIRA_EMAIL"), _secret("JIRA_API_TOKEN")
+
+    def opened(patience: Patience) -> tuple[AbstractAsyncContextManager[Any], Source]:
+        api = jira_api(url, email, token, patience)
+        return api, Jira(api, jira_project, jql=jql)
+
+    options = Options(
+        project, state, to_milestone, role_label or [], roles_file, dry_run, as_json, not no_wait, from_start
+    )
+    _import(opened, options, {"api_url": url, "jql": jql})
+
+
+@app.command()
 def file(
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv, .json or .jsonl file.")],
     *,

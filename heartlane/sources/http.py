@@ -187,7 +187,10 @@ class Api:
         except (ValueError, RecursionError):
             raise SourceDown(f"{self.what} answered {raw.status} with what is no JSON: {_shown(raw)}.") from None
         if raw.status >= 400:
-            raise SourceRefused(f"{self.what} answers {raw.status} for {path}: {_message(raw)}.")
+            message = _message(raw)
+            raise SourceRefused(
+                f"{self.what} answers {raw.status} for {path}: {message}.", token="authenticat" in message.lower()
+            )
         return Answer(value, raw.headers)
 
 

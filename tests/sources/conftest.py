@@ -8,6 +8,7 @@ import pytest
 
 from tests.harness import Harness
 from tests.sources.desk import Desk, make_desk
+from tests.sources.queried import FakeJira, FakeLinear
 from tests.sources.tracker import FakeGitHub, FakeGitLab, speaking
 
 
@@ -31,5 +32,21 @@ def github() -> Iterator[FakeGitHub]:
 def gitlab() -> Iterator[FakeGitLab]:
     """A tracker like GitLab."""
     tracker = FakeGitLab()
+    with speaking(tracker):
+        yield tracker
+
+
+@pytest.fixture
+def linear() -> Iterator[FakeLinear]:
+    """A tracker like Linear."""
+    tracker = FakeLinear()
+    with speaking(tracker):
+        yield tracker
+
+
+@pytest.fixture
+def jira() -> Iterator[FakeJira]:
+    """A tracker like Jira."""
+    tracker = FakeJira()
     with speaking(tracker):
         yield tracker

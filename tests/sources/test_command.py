@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from tests.cli.command import Ended, assert_one_line, heartlane, here, served
+from tests.sources.queried import EMAIL, FakeJira, FakeLinear
 from tests.sources.tracker import HTML, TOKEN, FakeGitHub, FakeGitLab, Reply
 
 
@@ -169,6 +170,19 @@ def test_gitlab_too(shop: Shop, gitlab: FakeGitLab) -> None:
     assert (ended.code, ended.out) == (0, "acme/web/shop: 1 read, 1 made.\n"), ended
 
 
+def test_linear_and_jira_too(shop: Shop, linear: FakeLinear, jira: FakeJira) -> None:
+    linear.issue("From Linear", "backend")
+    ended = shop.bring("linear", "eng", "--api-url", linear.url, LINEAR_API_KEY=TOKEN)
+    assert (ended.code, ended.out) == (0, "ENG: 1 read, 1 made.\n"), ended
+    jira.issue("From Jira", "agent")
+    jira.issue("Not wanted")
+    variables = {"JIRA_URL": jira.url, "JIRA_EMAIL": EMAIL, "JIRA_API_TOKEN": TOKEN}
+    ended = shop.bring("jira", "SHOP", "--jql", "labels = agent", **variables)
+    assert (ended.code, ended.out) == (0, "SHOP: 1 read, 1 made.\n"), ended
+    assert shop.titles() == ["From Jira", "From Linear"]
+    assert "set JIRA_URL" in assert_one_line(shop.bring("jira", "SHOP"), 40)
+
+
 def test_a_file_with_problems_sends_nothing(shop: Shop, tmp_path: Path) -> None:
     path = tmp_path / "tickets.csv"
     path.write_text("title,roles\nFine,qa\nBad,chef\n,\nAlso bad,qa,more\n", "utf-8")
@@ -188,5 +202,5 @@ def test_a_file_with_problems_sends_nothing(shop: Shop, tmp_path: Path) -> None:
 def test_help_names_every_source() -> None:
     ended: Any = heartlane("tickets", "import", "--help")
     assert ended.code == 0
-    for source in ("github", "gitlab", "file"):
+    for source in ("github", "gitlab", "linear", "jira", "file"):
         assert source in ended.out

@@ -243,6 +243,8 @@ def speaking(tracker: Tracker) -> Iterator[None]:
 def _handler(tracker: Tracker) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        wbufsize = 65_536  # a whole answer at once
 
         def do_GET(self) -> None:
             length = int(self.headers.get("content-length") or 0)
@@ -259,7 +261,7 @@ def _handler(tracker: Tracker) -> type[BaseHTTPRequestHandler]:
                 return
             text = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
             content = text.encode()
-            self.send_response(reply.status)
+            self.send_response_only(reply.status)
             for name, value in {"content-type": "application/json; charset=utf-8", **reply.headers}.items():
                 self.send_header(name, value)
             self.send_header("content-length", str(len(content)))
