@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 from docs.generate.markdown import code, fence, table
 from docs.generate.rules import BEGIN, HOLDER, allowed, lane_in
 from heartlane.lanes import bounds
-from heartlane.lanes.commands import Cancel, Claim, Command, Pause, Release, Resume, Retry, TakeBack
+from heartlane.lanes.commands import Cancel, Claim, Command, NotePullRequest, Pause, Release, Resume, Retry, TakeBack
 from heartlane.lanes.run import EventType
 
 
@@ -168,6 +168,18 @@ OF_THE_SERVER: Final[Mapping[str, ServerEvent]] = {
         {"by": _BY, "worker_id": "who held it, or null"},
     ),
     "retried": ServerEvent("An operator put a failed run back into the queue.", "failed", Retry("me"), {"by": _BY}),
+    "pull_request": ServerEvent(
+        "What became of the lane's pull request, as GitHub's webhook tells it. It changes nothing of the run, whatever "
+        "state that is in; the role `merged` of its tickets is `done` once all their pull requests are merged.",
+        "shipped",
+        NotePullRequest("https://github.com/acme/shop/pull/204", "merged", "Totals without a reload", "ada"),
+        {
+            "url": "the pull request, the run's `pr_url`",
+            "state": "`opened`, `merged`, or `closed` without being merged",
+            "title": "its title, or null",
+            "by": "who did it there, or null",
+        },
+    ),
 }
 
 

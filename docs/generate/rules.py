@@ -12,6 +12,7 @@ from heartlane.lanes.commands import (
     Cancel,
     Claim,
     Command,
+    NotePullRequest,
     Pause,
     Release,
     Report,
@@ -65,6 +66,7 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "the lease runs out": TakeBack(),
     "a lane it waits for ships": Unblock(),
     "`not_before` passes": Ripen(),
+    "its pull request is opened, merged or closed": NotePullRequest("https://git.test/1", "merged"),
 }
 
 

@@ -93,4 +93,17 @@ class Ripen(NamedTuple):
     """The server looks whether the time until which a lane is held back (`not_before`) has passed."""
 
 
-Command = Report | Claim | Release | Pause | Resume | Cancel | Retry | TakeBack | Unblock | Ripen
+class NotePullRequest(NamedTuple):
+    """The place where the lane's pull request is says what became of it.
+
+    state   `opened`, `merged` or `closed` (without being merged)
+    by      who did it there, or None
+    """
+
+    url: str
+    state: str
+    title: str | None = None
+    by: str | None = None
+
+
+Command = Report | Claim | Release | Pause | Resume | Cancel | Retry | TakeBack | Unblock | Ripen | NotePullRequest

@@ -19,6 +19,7 @@ from heartlane.lanes.commands import (
     Cancel,
     Claim,
     Command,
+    NotePullRequest,
     Pause,
     Release,
     Report,
@@ -38,7 +39,7 @@ from heartlane.lanes.decisions import (
     not_claimed,
     not_held,
 )
-from heartlane.lanes.run import FINISHED_STATES, HELD_STATES, Event, Run, stalled_since
+from heartlane.lanes.run import FINISHED_STATES, HELD_STATES, Event, Run, State, stalled_since
 
 
 def decide(run: Run, command: Command, now: datetime) -> Decision | Refusal:
@@ -400,6 +401,12 @@ def _ripen(run: Run, command: Ripen, now: datetime) -> Decision:
     return Decision({"not_before": None, "updated_at": now})
 
 
+def _note_pull_request(run: Run, command: NotePullRequest, now: datetime) -> Decision:
+    """Written down in any state, after the end too: a pull request is merged when its lane has long been shipped."""
+    payload = {"url": command.url, "state": command.state, "title": command.title, "by": command.by}
+    return Decision({"updated_at": now}, (Event("pull_request", payload),))
+
+
 # --- the table ----------------------------------------------------------------------------------------------------
 
 Rule = Callable[[Run, Any, datetime], Decision | Refusal]
@@ -425,4 +432,5 @@ TABLE: Final[Mapping[type[Command], Mapping[str, Rule]]] = {
     TakeBack: _by_state(_unchanged,        _take_back,          _unchanged),
     Unblock:  _by_state(_unblock,          _unblock,            _unblock),
     Ripen:    _by_state(_ripen,            _unchanged,          _unchanged),
+    NotePullRequest: dict.fromkeys(map(str, State), _note_pull_request),
 }  # fmt: skip

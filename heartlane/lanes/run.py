@@ -58,6 +58,7 @@ class EventType(StrEnum):
     RESUMED = "resumed"
     CANCELLED = "cancelled"
     RETRIED = "retried"
+    PULL_REQUEST = "pull_request"
 
 
 WORKER_EVENT_TYPES: Final = ("heartbeat", "log_line", "phase_change", "action", "error", "ship_complete")

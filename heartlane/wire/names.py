@@ -36,6 +36,7 @@ EventName = Literal[
     "resumed",
     "cancelled",
     "retried",
+    "pull_request",
 ]
 
 TAKE_UNKNOWN_NAMES: Final = "heartlane.take_unknown_names"

@@ -11,6 +11,7 @@ from heartlane.lanes.commands import (
     Cancel,
     Claim,
     Command,
+    NotePullRequest,
     Pause,
     Release,
     Report,
@@ -38,6 +39,7 @@ COMMANDS: dict[str, Command] = {
     "take back": TakeBack(),
     "unblock": Unblock(),
     "ripen": Ripen(),
+    "pull request": NotePullRequest("https://git.test/1", "merged"),
 }
 
 # Where each command leads from each state, at a moment when the lease has run out: a state, or the code of its refusal.
@@ -56,6 +58,7 @@ OUTCOMES = {
     "take back": "queued released" + " queued" * 4 + " shipped failed",
     "unblock": " ".join(STATES),
     "ripen": " ".join(STATES),
+    "pull request": " ".join(STATES),
 }
 
 
