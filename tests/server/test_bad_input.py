@@ -203,7 +203,7 @@ class World:
 
     def path(self, path: str) -> str:
         """A path of the document with ids that are there."""
-        noun = path.split("/")[2 if path.startswith("/api/projects") else 3].removesuffix("s")
+        noun = path.split("/")[3 if path.startswith("/api/agents") else 2].removesuffix("s")
         path = path.replace("{id}", self.ids.get(noun, NOBODY))
         return path.replace("{milestoneId}", self.ids["milestoneId"]).replace("{ticketId}", self.ids["ticketId"])
 
@@ -517,21 +517,21 @@ async def test_every_query_parameter_refuses_what_its_schema_forbids(world: Worl
         if "maxLength" in schema:
             bads.append("x" * (schema["maxLength"] + 1))
         for bad in bads:
-            response = await world.harness.viewer.get(world.path(path), params={each["name"]: bad})
+            response = await world.harness.operator.get(world.path(path), params={each["name"]: bad})
             body = assert_error(response, 400, "INVALID_REQUEST")
             assert body["issues"][0]["path"].split(".")[0] == each["name"], bad
         wrong[each["name"]] = bads[1]
         if each["schema"]["type"] != "array":
-            response = await world.harness.viewer.get(world.path(path), params={each["name"]: ["1", "1"]})
+            response = await world.harness.operator.get(world.path(path), params={each["name"]: ["1", "1"]})
             body = assert_error(response, 400, "INVALID_REQUEST")
             assert body["issues"] == [{"path": each["name"], "message": "must be given only once"}]
     # By their head alone: a stream has no end.
-    twice = await world.harness.viewer.head(world.path(path), params={"unknown": ["x", "y"]})
+    twice = await world.harness.operator.head(world.path(path), params={"unknown": ["x", "y"]})
     assert twice.status_code == 200
-    response = await world.harness.viewer.get(world.path(path), params={**wrong, "unknown": "x"})
+    response = await world.harness.operator.get(world.path(path), params={**wrong, "unknown": "x"})
     found = assert_error(response, 400, "INVALID_REQUEST")["issues"]
     assert {issue["path"].split(".")[0] for issue in found} == set(wrong)
-    assert (await world.harness.viewer.head(world.path(path), params={"unknown": "x"})).status_code == 200
+    assert (await world.harness.operator.head(world.path(path), params={"unknown": "x"})).status_code == 200
 
 
 async def test_a_body_is_not_read_before_the_token(harness: Harness) -> None:
