@@ -94,7 +94,8 @@ def flush(*, state: State = None, url: Url = None) -> None:
     from heartlane.worker.spool_files import SpoolError
 
     try:
-        server, token = server_url(url), server_token(None)
+        server = server_url(url)
+        token = server_token(None, server)
     except NotConfigured as error:
         raise CommandError(str(error)) from None
     left = 0

@@ -235,7 +235,8 @@ def main(arguments: list[str]) -> int:
         if wanted.agent is not None:
             agent(wanted.agent)
         Redactor(patterns=wanted.redact)
-        url, token = server_url(given.url), server_token(given.token)
+        url = server_url(given.url)
+        token = server_token(given.token, url)
         verify = tls_context(given.ca or True)
     except (UnknownAgent, BadAgent, BadPattern, NotConfigured) as error:
         raise CommandError(str(error)) from None

@@ -39,7 +39,7 @@ NOT_SENT: Final = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, 
 class AsyncClient(Routes):
     """Talks to one Heartlane server. Use it as `async with AsyncClient() as client:`, in one event loop.
 
-    url, token      left out: from HEARTLANE_URL and HEARTLANE_TOKEN
+    url, token      left out: from HEARTLANE_URL and HEARTLANE_TOKEN, else as `heartlane login` keeps them
     worker_id       who claims; left out: a name that no other process has
     verify          how the server's certificate is checked: by the common authorities, by those in a file or folder, by
                     a context of your own; False: not at all
@@ -68,7 +68,7 @@ class AsyncClient(Routes):
         self.retry = retry
         self.clock = clock
         self.chance = chance
-        self._token = server_token(token)
+        self._token = server_token(token, self.url)
         self._workers = WorkerIds(worker_id)
         self._lanes: set[AsyncLane] = set()
         self._chores: set[asyncio.Task[None]] = set()

@@ -37,12 +37,19 @@ def audit(
     actor: str | None = None,
     since: datetime | str | None = None,
     until: datetime | str | None = None,
+    oldest_first: bool | None = None,
     limit: int | None = None,
 ) -> Call[Page[AuditEntryObject]]:
-    """What was done, newest first. `action` is an action's name or its first part (`run`), `actor` a token's name or
+    """What was done, newest first unless told otherwise. `action` is an action's name or its first part (`run`), `actor` a token's name or
     id; `since` counts in, `until` doesn't."""
     query = query_of(
-        project_id=project_id, action=action, actor=actor, since=_moment(since), until=_moment(until), limit=limit
+        project_id=project_id,
+        action=action,
+        actor=actor,
+        since=_moment(since),
+        until=_moment(until),
+        oldest_first=oldest_first,
+        limit=limit,
     )
     return listing("/api/audit", answers.AuditList, lambda answer: answer.entries, query)
 

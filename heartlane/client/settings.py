@@ -1,4 +1,7 @@
-"""Where the server is, who we are, and how to reach it: from arguments, else from the environment."""
+"""Where the server is, who we are, and how to reach it.
+
+Arguments go before the environment (HEARTLANE_URL, HEARTLANE_TOKEN), and that before what `heartlane login` keeps.
+"""
 
 from __future__ import annotations
 
@@ -42,9 +45,11 @@ class Secret:
 
 def server_url(given: str | None) -> str:
     """The server's address without a slash at its end. Raises NotConfigured."""
-    url = (given or os.environ.get(URL_VARIABLE, "")).strip()
+    url = (given or os.environ.get(URL_VARIABLE, "")).strip() or _stored_url()
     if not url:
-        raise NotConfigured(f"No server is named: pass url=…, or set {URL_VARIABLE} (say http://127.0.0.1:8484).")
+        raise NotConfigured(
+            f"No server is named: pass url=…, set {URL_VARIABLE} (say http://127.0.0.1:8484), or `heartlane login`."
+        )
     try:
         parts = urlsplit(url)
         valid = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -60,16 +65,29 @@ def server_url(given: str | None) -> str:
     return url.rstrip("/").removesuffix("/api").rstrip("/")
 
 
-def server_token(given: str | None) -> Secret:
-    """The token. Raises NotConfigured, without repeating what it was given."""
-    token = (given or os.environ.get(TOKEN_VARIABLE, "")).strip()
+def server_token(given: str | None, url: str) -> Secret:
+    """The token for the server at `url`, as `server_url` gives it. Raises NotConfigured, without repeating a token."""
+    token = (given or os.environ.get(TOKEN_VARIABLE, "")).strip() or _stored_token(url)
     if not token:
         raise NotConfigured(
-            f"There is no token: pass token=…, or set {TOKEN_VARIABLE}. `heartlane token create NAME` makes one."
+            f"There is no token: pass token=…, set {TOKEN_VARIABLE}, or `heartlane login`. "
+            "`heartlane token create NAME` makes one."
         )
     if not _TOKEN.fullmatch(token):
         raise NotConfigured("The token has characters that no token has; is it cut off, or two in one?")
     return Secret(token)
+
+
+def _stored_url() -> str:
+    from heartlane.client.logins import current_url  # noqa: PLC0415 - only where the environment doesn't say enough
+
+    return current_url() or ""
+
+
+def _stored_token(url: str) -> str:
+    from heartlane.client.logins import stored_token  # noqa: PLC0415
+
+    return stored_token(url) or ""
 
 
 def tls_context(verify: ssl.SSLContext | str | os.PathLike[str] | bool) -> ssl.SSLContext | bool:

@@ -179,13 +179,14 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, An
 
 
 async def list_entries(
-    conn: AsyncConnection, reach: Reach, wanted: AuditFilter, *, cursor: str | None, limit: int
+    conn: AsyncConnection, reach: Reach, wanted: AuditFilter, *, oldest_first: bool, cursor: str | None, limit: int
 ) -> Page:
-    """The entries within reach, newest first. Raises BadCursor."""
-    query = _within(reach, wanted)
+    """The entries within reach, newest first or oldest first. Raises BadCursor."""
+    query = _within(reach, wanted).order_by(audit.c.number if oldest_first else audit.c.number.desc())
     if cursor is not None:
-        query = query.where(audit.c.number < cursor_number(LIST_NAME, cursor))
-    rows = (await conn.execute(query.order_by(audit.c.number.desc()).limit(limit + 1))).all()
+        place = cursor_number(LIST_NAME, cursor)
+        query = query.where(audit.c.number > place if oldest_first else audit.c.number < place)
+    rows = (await conn.execute(query.limit(limit + 1))).all()
     shown = page(rows, limit, LIST_NAME, lambda row: row.number)
     return Page([Entry._make(row[1:]) for row in shown.rows], shown.next_cursor)
 

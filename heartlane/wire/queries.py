@@ -188,3 +188,5 @@ class AuditQuery(PageQuery):
     """From this moment on."""
     until: Opt[Moment] = None
     """Before this moment."""
+    oldest_first: Flag = False
+    """`true`: from the oldest entry on."""

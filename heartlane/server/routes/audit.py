@@ -18,13 +18,20 @@ router = APIRouter(prefix="/api/audit", tags=["Audit"])
 
 @router.get("", response_model=AuditList, summary="Who did what")
 async def list_audit(principal: Operator, context: Server, query: Annotated[AuditQuery, Query()]) -> Json:
-    """Newest first: of the whole account, or for a token that is limited to a project of that project.
+    """Newest first, unless asked otherwise: of the whole account, or for a token that is limited to a project of that project.
 
     An entry is written in the transaction of what it tells of, and never changed or deleted.
     """
     wanted = AuditFilter(query.project_id, query.action, query.actor, query.since, query.until)
     async with context.store.reading() as conn:
-        page = await audit.list_entries(conn, reach_of(principal), wanted, cursor=query.cursor, limit=query.limit)
+        page = await audit.list_entries(
+            conn,
+            reach_of(principal),
+            wanted,
+            oldest_first=query.oldest_first,
+            cursor=query.cursor,
+            limit=query.limit,
+        )
     return Json(list_body("entries", page, entry_body))
 
 

@@ -1,0 +1,23 @@
+"""`heartlane logout`: forgets the token that `heartlane login` keeps."""
+
+from __future__ import annotations
+
+import typer
+
+from heartlane.cli.errors import CommandError
+from heartlane.cli.login import Url
+from heartlane.cli.output import note
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def logout(url: Url = None) -> None:
+    """Forget the token that is kept for a server. It stays good: `heartlane token revoke` ends that."""
+    from heartlane.client import logins
+    from heartlane.client.settings import server_url
+
+    server = server_url(url)
+    if not logins.forget(server):
+        raise CommandError(f"no token is kept for {server}")
+    note(f"The token for {server} is forgotten.")
