@@ -41,6 +41,15 @@ def anyio_backend() -> tuple[str, dict[str, object]]:
     return ("asyncio", {"use_uvloop": True})
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _nobodys_logins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test finds what `heartlane login` keeps for whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
+        patch.setenv("PYTHON_KEYRING_BACKEND", "keyring.backends.null.Keyring")
+        yield
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """A running PostgreSQL's maintenance database, with room for many connections and without waiting for the disk."""

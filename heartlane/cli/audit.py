@@ -40,7 +40,9 @@ SEEN_MAX: Final = 10_000
 
 Action = Annotated[
     str | None,
-    typer.Option("--action", metavar="NAME", help="Only this: an action (run.paused) or a kind (run).", show_default=False),
+    typer.Option(
+        "--action", metavar="NAME", help="Only this: an action (run.paused) or a kind (run).", show_default=False
+    ),
 ]
 By = Annotated[
     str | None, typer.Option("--by", metavar="NAME_OR_ID", help="Only what this token did.", show_default=False)
@@ -100,7 +102,12 @@ def audit(
     if context.invoked_subcommand is not None:
         return
     how = chosen(output, as_json)
-    filters = {"action": action, "actor": by, "since": _moment("--since", from_), "until": _moment("--until", until)}
+    filters: dict[str, Any] = {
+        "action": action,
+        "actor": by,
+        "since": _moment("--since", from_),
+        "until": _moment("--until", until),
+    }
     with connected() as api:
         project_id = None if project is None else api.project_id(project)
         if follow:
@@ -135,21 +142,27 @@ def export(
 
 def _following(api: Api, filters: dict[str, Any], limit: int) -> Iterator[dict[str, Any]]:
     """The last entries, oldest first, then those that come. Each once, also where it was seen late."""
-    seen: deque[str] = deque(maxlen=SEEN_MAX)
     first = list(api.rows(people_calls.audit(**filters), limit))
+    seen = deque((entry["id"] for entry in first), maxlen=SEEN_MAX)
     newest = max((entry["at"] for entry in first), default=None)
-    found = reversed(first)
+    # Those just before the ones that are shown are no news either.
+    seen.extend(entry["id"] for entry in _late(api, filters, newest))
+    yield from reversed(first)
     while True:
+        time.sleep(FOLLOW_SECONDS)
         known = set(seen)
-        for entry in found:
+        for entry in _late(api, filters, newest):
             if entry["id"] not in known:
                 seen.append(entry["id"])
                 newest = max(newest or entry["at"], entry["at"])
                 yield entry
-        time.sleep(FOLLOW_SECONDS)
-        moment = parse_time(newest)
-        from_then = {} if moment is None else {"since": moment - timedelta(seconds=LATE_SECONDS)}
-        found = iter(list(api.rows(people_calls.audit(**{**filters, **from_then}, oldest_first=True))))
+
+
+def _late(api: Api, filters: dict[str, Any], newest: str | None) -> list[dict[str, Any]]:
+    """What is there from a little before `newest` on, oldest first."""
+    moment = parse_time(newest)
+    from_then = {} if moment is None else {"since": moment - timedelta(seconds=LATE_SECONDS)}
+    return list(api.rows(people_calls.audit(**{**filters, **from_then}, oldest_first=True)))
 
 
 def _line(entry: Row) -> str:

@@ -47,6 +47,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="As a JSON object.")] = False,
 ) -> None:
     """Check what a worker needs, and say what to do about what is missing. Exit code 1 when something is."""
+    from heartlane.client.logins import current_url, stored_token
     from heartlane.worker.doctor import AgentInfo, Patient, examine
     from heartlane.worker.places import places
 
@@ -58,9 +59,10 @@ def doctor(
             known = agents.agent(agent)
         except (agents.UnknownAgent, agents.BadAgent) as error:
             raise CommandError(str(error)) from None
+    server = url or os.environ.get("HEARTLANE_URL") or current_url()
     patient = Patient(
-        url=url or os.environ.get("HEARTLANE_URL"),
-        token=os.environ.get("HEARTLANE_TOKEN"),
+        url=server,
+        token=os.environ.get("HEARTLANE_TOKEN") or (stored_token(server) if server else None),
         places=places(state),
         agent=known,
         repository=worktree,

@@ -13,9 +13,13 @@ from typing import Final
 from heartlane.cli.errors import INTERRUPTED, UNUSABLE, report_lines, wants_json
 
 COMMANDS: Final = {
+    "login": "Keep a token for all that follows, or log a browser in.",
+    "logout": "Forget the token that is kept.",
     "serve": "Start the server.",
     "token": "Make, list, revoke and rotate the tokens that callers send.",
     "db": "Bring the database up to date, and see how it stands.",
+    "sessions": "See which browsers are logged in, and log them out.",
+    "audit": "See who did what.",
     "tickets": "Bring tickets from where they are.",
     "work": "Claim lanes, and run an agent on each.",
     "spool": "See and send what workers could not send yet.",
@@ -29,7 +33,7 @@ COMMANDS: Final = {
 """Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `QUICK` its `main`."""
 
 GROUPS: Final = {
-    "Run a server": ("serve", "token", "db"),
+    "Run a server": ("serve", "token", "sessions", "audit", "db"),
     "Run the fleet": ("watch", "lanes", "lane", "workers", "plan", "projects", "milestones", "tickets"),
     "Run a worker": ("work", "worker", "doctor", "spool"),
     "From within a lane": ("report", "ship", "fail"),

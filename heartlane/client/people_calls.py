@@ -40,8 +40,8 @@ def audit(
     oldest_first: bool | None = None,
     limit: int | None = None,
 ) -> Call[Page[AuditEntryObject]]:
-    """What was done, newest first unless told otherwise. `action` is an action's name or its first part (`run`), `actor` a token's name or
-    id; `since` counts in, `until` doesn't."""
+    """What was done, newest first unless told otherwise. `action` is an action's name or its first part (`run`),
+    `actor` a token's name or id; `since` counts in, `until` doesn't."""
     query = query_of(
         project_id=project_id,
         action=action,

@@ -35,8 +35,8 @@ def environment(**variables: str) -> dict[str, str]:
     return {**bare, "PYTHONPATH": path, "COLUMNS": "200", "NO_COLOR": "1", **variables}
 
 
-def heartlane(*arguments: str, cwd: Path | None = None, **variables: str) -> Ended:
-    """Run `heartlane ARGUMENTS…` to its end."""
+def heartlane(*arguments: str, cwd: Path | None = None, typed: str = "", **variables: str) -> Ended:
+    """Run `heartlane ARGUMENTS…` to its end; `typed` is its standard input."""
     ended = subprocess.run(
         [sys.executable, "-m", "heartlane", *arguments],
         env=environment(**variables),
@@ -45,7 +45,7 @@ def heartlane(*arguments: str, cwd: Path | None = None, **variables: str) -> End
         text=True,
         timeout=60,
         check=False,
-        stdin=subprocess.DEVNULL,
+        input=typed,
     )
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/api/audit", tags=["Audit"])
 
 @router.get("", response_model=AuditList, summary="Who did what")
 async def list_audit(principal: Operator, context: Server, query: Annotated[AuditQuery, Query()]) -> Json:
-    """Newest first, unless asked otherwise: of the whole account, or for a token that is limited to a project of that project.
+    """Newest first, unless asked otherwise; for a token that is limited to a project what was done there alone.
 
     An entry is written in the transaction of what it tells of, and never changed or deleted.
     """
