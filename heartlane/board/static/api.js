@@ -35,7 +35,7 @@ export function logIn() {
 }
 
 /** A request; its answer's body. Raises ApiError, or AbortError when `signal` says so. A 401 leads to the login. */
-export async function call(method, path, { body, signal, query } = {}) {
+export async function call(method, path, { body, signal, query, again = false } = {}) {
   const headers = { accept: "application/json" };
   if (method !== "GET") Object.assign(headers, CSRF);
   if (body !== undefined) headers["content-type"] = "application/json";
@@ -57,6 +57,12 @@ export async function call(method, path, { body, signal, query } = {}) {
   const answer = await bodyOf(response);
   if (response.ok) return answer;
   if (response.status === 401) logIn();
+  // Another tab may have logged in anew meanwhile: then the old proof is no good, and the new one is.
+  if (response.status === 403 && method !== "GET" && !again) {
+    const before = headers["x-csrf-token"];
+    asked = null;
+    if ((await me()).csrf_token !== before) return call(method, path, { body, signal, query, again: true });
+  }
   throw new ApiError(response.status, answer ?? {});
 }
 
