@@ -20,6 +20,8 @@ from heartlane.board.assets import FOREVER, File, load_assets, make_file, respon
 from heartlane.server.errors import ApiError
 
 REVALIDATE: Final = "no-cache"
+CLASSIC: Final = ("theme.js", "login.js")
+"""Scripts that are no modules."""
 
 
 class Page(NamedTuple):
@@ -78,7 +80,7 @@ def document(page: Page) -> File:
             page=page,
             pages=pages_there(),
             url=assets.url,
-            modules=sorted(name for name in assets.files if name.endswith(".js") and name != "theme.js"),
+            modules=sorted(name for name in assets.files if name.endswith(".js") and name not in CLASSIC),
             version=__version__,
         )
     )

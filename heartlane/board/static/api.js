@@ -2,8 +2,21 @@
 
 import { learnTime } from "./format.js";
 
-/** What another site's page can't send: with it, the server knows that a change comes from the board. */
-const CSRF = { "x-heartlane-csrf": "1" };
+/** Who is logged in, asked once: `{name, scope, project_id, session, csrf_token}`. */
+let asked = null;
+
+export function me() {
+  asked ??= get("/api/me").then(({ me: answer }) => answer);
+  asked.catch(() => (asked = null));
+  return asked;
+}
+
+const RANKS = ["viewer", "worker", "operator", "admin"];
+
+/** Whether who is logged in may do what needs `scope`. */
+export async function may(scope) {
+  return RANKS.indexOf((await me()).scope) >= RANKS.indexOf(scope);
+}
 
 /**
  * An answer that is an error: `message` is a sentence for people, `code` for programs, `issues` what is wrong where.
@@ -37,7 +50,8 @@ export function logIn() {
 /** A request; its answer's body. Raises ApiError, or AbortError when `signal` says so. A 401 leads to the login. */
 export async function call(method, path, { body, signal, query, again = false } = {}) {
   const headers = { accept: "application/json" };
-  if (method !== "GET") Object.assign(headers, CSRF);
+  // What another site's page can't send: by it the server knows that a change comes from here.
+  if (method !== "GET") headers["x-csrf-token"] = (await me()).csrf_token;
   if (body !== undefined) headers["content-type"] = "application/json";
   let response;
   try {

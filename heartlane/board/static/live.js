@@ -90,7 +90,7 @@ export class Live {
     this.say("live");
     if (back) this.onResume();
     const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
-    const parser = new Parser((type, data, id) => this.hear(type, data, id));
+    const parser = new Parser((type, data, id) => this.hear(type, data, id), (id) => (this.lastId = id));
     for (;;) {
       const timer = setTimeout(() => this.controller.abort(), QUIET_MILLISECONDS);
       try {
@@ -104,7 +104,6 @@ export class Live {
   }
 
   hear(type, data, id) {
-    if (id !== null) this.lastId = id;
     let value;
     try {
       value = JSON.parse(data);
@@ -113,6 +112,8 @@ export class Live {
     }
     if (type === "end" && ["NOT_AUTHENTICATED", "TOKEN_EXPIRED", "TOKEN_REVOKED"].includes(value.code)) logIn();
     this.onEvent(type, value, id);
+    // Only now: what fails to be heard is told again.
+    if (id !== null) this.lastId = id;
   }
 
   async pause() {
@@ -133,10 +134,11 @@ export class Live {
   }
 }
 
-/** Splits a stream's text into events. */
+/** Splits a stream's text into events. Signs of life carry an id alone, which counts as well. */
 export class Parser {
-  constructor(onEvent) {
+  constructor(onEvent, onId = () => {}) {
     this.onEvent = onEvent;
+    this.onId = onId;
     this.parts = [];
     this.clear();
   }
@@ -160,6 +162,7 @@ export class Parser {
   line(line) {
     if (line === "") {
       if (this.data.length) this.onEvent(this.type, this.data.join("\n"), this.id);
+      else if (this.id !== null) this.onId(this.id);
       this.clear();
       return;
     }

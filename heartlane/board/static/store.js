@@ -1,12 +1,12 @@
 // The lanes as the board knows them: read page by page, kept up by the stream, told of once per frame.
 
-import { get, readPages } from "./api.js";
+import { get, readPages, withQuery } from "./api.js";
 import { HELD, WAITING, now } from "./format.js";
 import { Live } from "./live.js";
 
 export const LANES_MAX = 20_000;
 const ENDED_PAGES = 5;
-const STALE_MILLISECONDS = 120_000;
+const WITHOUT_STREAM_MILLISECONDS = 2_000;
 
 /** Why a person should look at a lane now, or null. What time alone changes is worked out here as the server does. */
 export function attention(run) {
@@ -43,29 +43,26 @@ class Store {
     this.project = project;
     this.runs.clear();
     this.plans.clear();
-    const query = new URLSearchParams({ leases: "true", events: "false" });
-    if (project) query.set("project_id", project);
-    this.live = new Live(`/api/agents/stream?${query}`, {
+    this.loading = "loading";
+    this.live = new Live(withQuery("/api/agents/stream", { message: ["run", "plan"], leases: "true", project_id: project }), {
       onEvent: (type, data) => this.hear(type, data),
       onState: (state) => this.say(state),
-      onResume: () => this.resumed(),
+      onResume: () => this.loading === "failed" && this.load(),
     });
-    this.load();
+    // The stream says when to read the lists, so that nothing falls between the two. Without it they are read as well.
+    const followed = this.live;
+    setTimeout(() => followed === this.live && this.reading === undefined && this.load(), WITHOUT_STREAM_MILLISECONDS);
+    this.touch(null);
   }
 
   unfollow() {
     this.live?.stop();
     this.live = null;
     this.reading?.abort();
-  }
-
-  /** What was missed is told by the stream itself; after a long time all is read anew. */
-  resumed() {
-    if (this.loading === "failed" || Date.now() - this.brokenAt > STALE_MILLISECONDS) this.load();
+    this.reading = undefined;
   }
 
   say(state) {
-    if (state === "broken" && this.connection !== "broken") this.brokenAt = Date.now();
     this.connection = state;
     for (const listener of this.connectionListeners) listener(state);
   }
@@ -146,11 +143,22 @@ class Store {
   }
 
   hear(type, data) {
-    if (type === "run") this.put(data.run ?? data);
+    if (type === "run") this.put(data);
+    else if (type === "leases") this.renew(data);
+    else if (type === "reset") this.load();
     else if (type === "plan") {
-      const plan = data.plan ?? data;
-      this.plans.set(plan.id, plan);
+      this.plans.set(data.id, data);
       this.touch(null);
+    }
+  }
+
+  /** Leases that were renewed: nothing else of their runs has changed. */
+  renew(leases) {
+    for (const [id, deadline, heard] of leases) {
+      const run = this.runs.get(id);
+      if (!run || !HELD.has(run.state) || (run.last_heartbeat ?? "") > heard) continue;
+      this.runs.set(id, { ...run, lease_expires_at: deadline, last_heartbeat: heard });
+      this.touch(id);
     }
   }
 
