@@ -24,10 +24,10 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: help setup demo up test slow chaos check bench docs format lock clean
+.PHONY: help setup demo up test slow chaos test-browser browser check bench docs format lock clean
 
 help: ## what there is to run
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 15
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
 
 setup: $(STAMP) ## make the virtual environment, or bring it up to date
 
@@ -50,7 +50,8 @@ demo: setup ## see it work: a server, three workers, one of them killed
 up: setup ## start a server that stays, on the embedded database
 	@$(PY) -m heartlane serve
 
-test: setup ## the whole suite on SQLite and PostgreSQL, without the slow tests
+test: setup ## the whole suite on SQLite and PostgreSQL, without the slow tests; in a browser too where one is found
+	@$(PY) -m tests.board.browser.chromium --if-missing
 	@$(PY) -m tests $(PYTEST_ARGS)
 
 slow: setup ## the slow tests alone
@@ -58,6 +59,12 @@ slow: setup ## the slow tests alone
 
 chaos: setup ## 20 real workers while servers, workers and the network fail at random; some minutes
 	@$(PY) -m pytest -m slow tests/worker/test_chaos.py -rP -o faulthandler_timeout=3600 $(PYTEST_ARGS)
+
+test-browser: setup ## the tests of the board in a real Chromium alone
+	@$(PY) -m pytest -m browser tests/board/browser $(PYTEST_ARGS)
+
+browser: setup ## install the Chromium that these tests look with, by apt
+	@$(PY) -m tests.board.browser.chromium
 
 check: setup ## lint, format and types
 	@$(PY) -m ruff check .

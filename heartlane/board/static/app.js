@@ -156,7 +156,8 @@ let announced = 0;
 
 function countHands() {
   let found = 0;
-  for (const run of store.runs.values()) if (attention(run)) found += 1;
+  // Of lanes that are not followed only some are known, and their number says nothing.
+  if (store.live) for (const run of store.runs.values()) if (attention(run)) found += 1;
   const link = nav.find((each) => each.dataset.page === "lanes");
   let badge = link.querySelector(".badge");
   if (found !== hands) {

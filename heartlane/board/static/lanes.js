@@ -262,12 +262,13 @@ function columnHeads() {
 }
 
 function makeGroup() {
-  return h("div", { class: "group-row", role: "row" }, h("h2", { role: "rowheader" }, h("span"), h("b")));
+  return h("div", { class: "group-row", role: "row" }, h("div", { role: "rowheader" }, h("h2", {}, h("span"), h("b"))));
 }
 
 function showGroup(element, item) {
-  setText(element.firstChild.firstChild, visibleLine(item.name, 120));
-  setText(element.firstChild.lastChild, count(item.count, "lane"));
+  const [name, number] = element.querySelector("h2").children;
+  setText(name, visibleLine(item.name, 120));
+  setText(number, count(item.count, "lane"));
 }
 
 function makeRow() {

@@ -131,17 +131,20 @@ function row(attempt, top, { x }) {
   const parts = [
     s("text", { x: 0, y: y + 14, class: "who" }, cutText(`${attempt.number}  ${visibleLine(workerName(attempt.worker), 40)}`, 13)),
   ];
+  const names = [];
   for (const phase of attempt.phases) {
     const from = x(phase.from);
     const wide = Math.max(1.5, x(phase.to ?? end) - from);
     const name = phase.name ? visibleLine(phase.name, 60) : "started";
-    parts.push(
-      s("g", { class: `phase p${colour(phase.name)}` }, s("rect", { x: from, y, width: wide, height: BAR, rx: 2 }, s("title", {}, `${name}: ${duration((phase.to ?? end) - phase.from)}, from ${clockTime(phase.from)}`)), wide > 34 ? s("text", { x: from + 6, y: y + 14 }, cutText(name, Math.floor((wide - 8) / 6.6))) : null),
-    );
+    const kind = `phase p${colour(phase.name)}`;
+    const told = s("title", {}, `${name}: ${duration((phase.to ?? end) - phase.from)}, from ${clockTime(phase.from)}`);
+    parts.push(s("g", { class: kind }, s("rect", { x: from, y, width: wide, height: BAR, rx: 2 }, told)));
+    if (wide > 34) names.push(s("g", { class: kind }, s("text", { x: from + 6, y: y + 14 }, cutText(name, Math.floor((wide - 8) / 6.6)))));
   }
   for (const [from, to] of [...attempt.pauses, ...(attempt.pausedAt ? [[attempt.pausedAt, end]] : [])]) {
-    parts.push(s("rect", { x: x(from), y, width: Math.max(2, x(to) - x(from)), height: BAR, fill: "url(#paused)" }, s("title", {}, `paused for ${duration(to - from)}`)));
+    parts.push(s("rect", { x: x(from), y: y + BAR - 6, width: Math.max(2, x(to) - x(from)), height: 6, fill: "url(#paused)" }, s("title", {}, `paused for ${duration(to - from)}`)));
   }
+  parts.push(...names);
   for (const error of attempt.errors) {
     const at = x(error.at);
     parts.push(s("path", { class: "error-mark", d: `M${at - 4} ${y - 5}h8l-4 6z` }, s("title", {}, `${clockTime(error.at)}: ${visibleLine(error.text, 200)}`)));

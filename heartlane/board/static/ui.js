@@ -181,9 +181,11 @@ export function chip(label, number, { href, on, tone = "" }) {
   return h("a", { href, class: "chip", "aria-current": on ? "true" : null, "data-tone": tone }, label, h("b", {}, number === null ? "" : number.toLocaleString("en")));
 }
 
+let choices = 0;
+
 /** A labelled select; `options` are [value, words]. */
 export function choice(label, value, options, onchange) {
-  const select = h("select", { onchange: () => onchange(select.value) }, options.map(([each, words]) => h("option", { value: each, selected: each === value }, words)));
-  return h("label", { class: "choice" }, h("span", {}, label), select);
+  const id = `choice-${(choices += 1)}`;
+  const select = h("select", { id, onchange: () => onchange(select.value) }, options.map(([each, words]) => h("option", { value: each, selected: each === value }, words)));
+  return h("div", { class: "choice" }, h("label", { for: id }, label), select);
 }
-
