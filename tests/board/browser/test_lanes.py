@@ -52,14 +52,14 @@ def test_filters_live_in_the_address(page: Page, scene: dict[str, str]) -> None:
     page.goto(f"/?project={scene['project']}")
     page.get_by_role("link", name=re.compile("Being worked")).click()
     page.get_by_label("Role").select_option("backend")
-    page.get_by_label("Search lanes").fill("totals")
+    page.get_by_label("Search lanes").fill("discounts")
     expect(page.locator(".lane-row")).to_have_count(1)
     assert "state=working" in page.url
     assert "role=backend" in page.url
-    assert "q=totals" in page.url
+    assert "q=discounts" in page.url
     page.reload()
     expect(page.locator(".lane-row")).to_have_count(1)
-    assert page.get_by_label("Search lanes").input_value() == "totals"
+    assert page.get_by_label("Search lanes").input_value() == "discounts"
     page.get_by_label("Search lanes").fill("nothing is called that")
     page.get_by_role("link", name="Show all lanes").click()
     expect(page.get_by_role("heading", name="Needs a hand")).to_be_visible()
