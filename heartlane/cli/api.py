@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Annotated, Any, Final
@@ -22,7 +22,7 @@ import typer
 from heartlane.cli.errors import CODE_OF, CommandError
 from heartlane.cli.output import ago, one_line, short_id
 from heartlane.client import calls, project_calls
-from heartlane.client.call import Call, Page, part
+from heartlane.client.call import Call, Page
 from heartlane.client.errors import BadAnswer
 from heartlane.client.sync import Client
 from heartlane.lanes.bounds import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
@@ -107,8 +107,12 @@ class Api:
 
     # --- things by name or by a part of their id ------------------------------------------------------------------
 
-    def run_id(self, text: str, *, plan_id: str | None = None) -> str:
-        """The run that is meant: its id, the beginning or end of its id, or its lane's key.
+    def find_run(
+        self, text: str, *, project_id: str | None = None, plan_id: str | None = None, fits: Collection[str] = ()
+    ) -> Json:
+        """The run that is meant: by its id, the beginning or end of its id, or its lane's key.
+
+        fits    states in which the run may be of use: where several are called so, the only one in such a state counts
 
         Raises CommandError for none, and for several, which it names.
         """
@@ -117,23 +121,30 @@ class Api:
             told = (one_line(run["lane_key"], 40), run["state"], f"made {ago(run['created_at'])}")
             return f"{short_id(run['id'])} ({', '.join(told)})"
 
-        return self._find("lane", text, lambda: self.rows(calls.runs(plan_id=plan_id)), "lane_key", name)
+        if is_id(text):
+            return dict(self.ask(calls.read_run(text.strip().lower()))["run"])
+        listed = self.rows(calls.runs(project_id=project_id, plan_id=plan_id))
+        return self._find("lane", text, listed, "lane_key", name=name, fits=lambda run: run["state"] in fits)
+
+    def run_id(self, text: str, *, fits: Collection[str] = ()) -> str:
+        """The id of the run that is meant; an id isn't looked up."""
+        return text.strip().lower() if is_id(text) else str(self.find_run(text, fits=fits)["id"])
 
     def plan_id(self, text: str) -> str:
         """The plan that is meant: its id, the beginning or end of its id, or its title."""
-        return self._find("plan", text, lambda: self.rows(calls.plans()), "title")
+        return self._id("plan", text, self.rows(calls.plans()), "title")
 
     def project_id(self, text: str) -> str:
         """The project that is meant: its id, the beginning or end of its id, or its name."""
-        return self._find("project", text, lambda: self.rows(project_calls.projects()), "name")
+        return self._id("project", text, self.rows(project_calls.projects()), "name")
 
     def milestone_id(self, project_id: str, text: str) -> str:
         """The milestone that is meant: its id, the beginning or end of its id, or its name."""
-        return self._find("milestone", text, lambda: self.rows(project_calls.milestones(project_id)), "name")
+        return self._id("milestone", text, self.rows(project_calls.milestones(project_id)), "name")
 
     def ticket_id(self, project_id: str, text: str) -> str:
         """The ticket that is meant: its id, the beginning or end of its id, or its title."""
-        return self._find("ticket", text, lambda: self.rows(project_calls.tickets(project_id)), "title")
+        return self._id("ticket", text, self.rows(project_calls.tickets(project_id)), "title")
 
     def only_project_id(self, given: str | None) -> str:
         """The project that is named or, where none is, the only one that there is. Raises CommandError."""
@@ -145,31 +156,42 @@ class Api:
             raise CommandError(f"--project must say which project: {what}")
         return str(found[0]["id"])
 
+    def _id(self, what: str, text: str, listed: Rows, field: str) -> str:
+        return text.strip().lower() if is_id(text) else str(self._find(what, text, listed, field)["id"])
+
     def _find(
         self,
         what: str,
         text: str,
-        listed: Callable[[], Rows],
+        listed: Rows,
         field: str,
+        *,
         name: Callable[[Json], str] = lambda row: f"{short_id(row['id'])} (made {ago(row['created_at'])})",
-    ) -> str:
+        fits: Callable[[Json], bool] = lambda row: False,
+    ) -> Json:
         wanted = text.strip()
-        if UUID.fullmatch(wanted.lower()):
-            return wanted.lower()
         named, by_id = [], []
-        for row in listed():
+        for row in listed:
             if row[field] == wanted:
                 named.append(row)
             elif is_part_of_id(wanted, row["id"]):
                 by_id.append(row)
         found = named or by_id
+        fitting = [row for row in found if fits(row)]
+        if len(fitting) == 1:
+            found = fitting
         if len(found) == 1:
-            return str(found[0]["id"])
+            return found[0]
         if not found:
             raise CommandError(f"there is no {what} {one_line(wanted, 100)!r}", CODE_OF["not_found"])
         shown = ", ".join(map(name, found[:CANDIDATES_MAX]))
         more = f", and {len(found) - CANDIDATES_MAX} more" if len(found) > CANDIDATES_MAX else ""
         raise CommandError(f"{one_line(wanted, 100)!r} may be any of {len(found)} {what}s: {shown}{more}")
+
+
+def is_id(text: str) -> bool:
+    """Whether a text is a whole id."""
+    return UUID.fullmatch(text.strip().lower()) is not None
 
 
 def is_part_of_id(text: str, id: str) -> bool:
@@ -180,13 +202,3 @@ def is_part_of_id(text: str, id: str) -> bool:
     """
     text = text.lower()
     return PART_OF_ID.fullmatch(text) is not None and (id.startswith(text) or id.endswith(text))
-
-
-def path_of(*parts: str) -> str:
-    """A path of the API, whatever is in its parts: `path_of("agents", "runs", id)`."""
-    return "/api/" + "/".join(map(part, parts))
-
-
-def without(fields: Mapping[str, Any]) -> Json:
-    """Only the fields that were given."""
-    return {name: value for name, value in fields.items() if value is not None}

@@ -218,13 +218,26 @@ WRONG_INPUT: Final = CODE_OF["wrong_input"]
 INTERRUPTED: Final = CODE_OF["interrupted"]
 
 
+class Problem(NamedTuple):
+    """One of several things that are wrong: where (`lanes.2.role`) and what; in which line of which file."""
+
+    path: str
+    message: str
+    file: str | None = None
+    line: int | None = None
+
+    def __str__(self) -> str:
+        place = "" if self.file is None else f"{self.file}: " if self.line is None else f"{self.file}:{self.line}: "
+        return f"{place}{self.path}: {self.message}" if self.path else f"{place}{self.message}"
+
+
 class CommandError(Exception):
     """A command can't go on. The text is one line; `exit_code` one of the table above.
 
-    issues      each problem where there are several: its place, and what is wrong there; a line each before the text
+    issues      each problem where there are several, a line each before the text
     """
 
-    def __init__(self, message: str, exit_code: int = WRONG_INPUT, *, issues: Sequence[tuple[str, str]] = ()) -> None:
+    def __init__(self, message: str, exit_code: int = WRONG_INPUT, *, issues: Sequence[Problem] = ()) -> None:
         super().__init__(message)
         self.exit_code = exit_code
         self.issues = issues
@@ -257,26 +270,23 @@ def report_lines(error: Exception, *, as_json: bool) -> tuple[Sequence[str], int
     if explained is None:
         return None
     message, code = explained
-    issues = [(_tidy(place), _tidy(what)) for place, what in _issues(error)]
     if as_json:
-        return [json.dumps(_as_json(error, message, code, issues))], code
-    # One problem stands in the line already.
-    lines = [f"{place}: {what}" for place, what in issues] if len(issues) > 1 or not _is_told(message, issues) else []
-    return [*lines, f"heartlane: {message}"], code
+        return [json.dumps(error_object(error, message, code))], code
+    problems = _problems(error)
+    told = len(problems) == 1 and problems[0].message in message
+    return [*([] if told else map(str, problems)), f"heartlane: {message}"], code
 
 
-def _is_told(message: str, issues: Sequence[tuple[str, str]]) -> bool:
-    return all(what in message for _, what in issues)
-
-
-def _as_json(error: Exception, message: str, code: int, issues: Sequence[tuple[str, str]]) -> Mapping[str, Any]:
-    """The error in the shape in which the API answers them."""
+def error_object(error: Exception, message: str, code: int) -> Mapping[str, Any]:
+    """An error that was explained, in the shape in which the API answers them, with its `exit_code`."""
     from heartlane.client.errors import ApiError
 
     name = next(row.name for row in EXIT_CODES if row.code == code)
     body: dict[str, Any] = {"error": message, "code": name.upper(), "exit_code": code}
-    if issues:
-        body["issues"] = [{"path": place, "message": what} for place, what in issues]
+    if problems := _problems(error):
+        body["issues"] = [
+            {name: value for name, value in problem._asdict().items() if value is not None} for problem in problems
+        ]
     if isinstance(error, ApiError):
         body["code"] = error.code
         if error.retry_after is not None:
@@ -286,9 +296,9 @@ def _as_json(error: Exception, message: str, code: int, issues: Sequence[tuple[s
     return body
 
 
-def _issues(error: Exception) -> Sequence[tuple[str, str]]:
-    issues: Sequence[tuple[str, str]] = getattr(error, "issues", ())
-    return issues
+def _problems(error: Exception) -> Sequence[Problem]:
+    found = (Problem(*issue) for issue in getattr(error, "issues", ()))
+    return [problem._replace(path=_tidy(problem.path), message=_tidy(problem.message)) for problem in found]
 
 
 def _tidy(text: str) -> str:

@@ -28,7 +28,13 @@ COMMANDS: Final = {
     "report": "From within a lane: say how it goes.",
     "ship": "From within a lane: say that it is done.",
     "fail": "From within a lane: say that it can't be done.",
-    "lane": "From within a lane: show what it is.",
+    "lane": "Look at lanes, and steer them; alone, from within a lane: show what it is.",
+    "lanes": "List the lanes that are on their way, narrowed as you like.",
+    "workers": "Who is here, and what each of them holds.",
+    "plan": "Make plans from files, and approve or reject them.",
+    "projects": "Make, list and set up projects.",
+    "milestones": "Make, list and close milestones.",
+    "tickets": "Make, list, move and close tickets.",
 }
 """Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `QUICK` its `main`."""
 

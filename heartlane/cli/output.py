@@ -62,6 +62,8 @@ class Column(NamedTuple):
     wide        takes the room that others leave, and is cut first where there is too little
     right       numbers
     style       of a cell, by its text: a style's name, or a mapping of texts to styles
+    least       only where the table is at least so many characters wide
+    most        characters of a cell, in a table that is too wide otherwise
     """
 
     heading: str
@@ -69,6 +71,8 @@ class Column(NamedTuple):
     wide: bool = False
     right: bool = False
     style: str | Mapping[str, str] = ""
+    least: int = 0
+    most: int | None = None
 
 
 STATE_STYLES: Final[Mapping[str, str]] = {
@@ -92,6 +96,8 @@ STATE_STYLES: Final[Mapping[str, str]] = {
 
 # --- text ---------------------------------------------------------------------------------------------------------
 
+UNBOUNDED: Final = 100_000
+"""Characters of a line in a pipe."""
 CELL_MAX: Final = 500
 """Characters of one cell; no terminal shows more in a line."""
 _NOT_PLAIN_JSON: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
@@ -191,8 +197,8 @@ def console(stream: TextIO | None = None) -> Console:
     from rich.console import Console
 
     stream = stream or sys.stdout
-    width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else 10_000
-    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    width = None if stream.isatty() or os.environ.get("COLUMNS", "").isdigit() else UNBOUNDED
+    return Console(file=stream, width=width, highlight=False, markup=False, emoji=False)
 
 
 def show_list(
@@ -241,22 +247,22 @@ def show_one(key: str, answer: Row, lines: Sequence[Column], how: Format) -> Non
 
 def print_rows(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     """Print a table."""
-    from rich import box
     from rich.table import Table
 
     out = console()
-    table = Table(box=box.SIMPLE_HEAD if out.is_terminal else None, pad_edge=False, show_edge=False)
-    table.header_style = "bold"
+    bounded = out.width < UNBOUNDED
+    columns = [column for column in columns if out.width >= column.least]
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    table.expand = bounded and any(column.wide for column in columns)
     for column in columns:
         table.add_column(
             column.heading,
             justify="right" if column.right else "left",
             overflow="ellipsis",
             no_wrap=True,
-            ratio=1 if column.wide and out.width < 10_000 else None,
-            min_width=min(8, len(column.heading)) if column.wide else None,
+            ratio=1 if column.wide and bounded else None,
+            max_width=column.most if bounded else None,
         )
-    table.expand = out.width < 10_000 and any(column.wide for column in columns)
     for row in rows:
         table.add_row(*[cell(row, column) for column in columns])
     with out.capture() as captured:

@@ -7,6 +7,7 @@ holds browsers to that.
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Callable
 from functools import cache
 from importlib import resources
@@ -16,6 +17,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import RedirectResponse, Response
 
 from heartlane import __version__
+from heartlane.wire import plan_file
 
 POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data:; "
@@ -89,6 +91,23 @@ async def openapi_json(request: Request) -> Response:
     """OpenAPI 3.1 of every route."""
     document: Callable[[], Asset] = request.app.state.openapi_json
     return respond(request, document())
+
+
+@cache
+def plan_schema() -> Asset:
+    """The schema of plan files."""
+    return make_asset(json.dumps(plan_file.schema(), indent=2).encode(), "json")
+
+
+@router.get(
+    plan_file.SCHEMA_PATH,
+    summary="Schema of plan files",
+    response_class=Response,
+    responses={200: {"content": {"application/json": {}}}},
+)
+async def plan_schema_json(request: Request) -> Response:
+    """JSON Schema (draft 2020-12) of the files that `heartlane plan create` takes, for editors. Needs no token."""
+    return respond(request, plan_schema())
 
 
 @router.get("/static/style.css", include_in_schema=False)

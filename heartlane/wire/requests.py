@@ -58,7 +58,6 @@ from heartlane.wire.names import (
     TicketRoleName,
     WorkerEventName,
 )
-from heartlane.wire.parse import dump_json
 
 _CONFIG: Final = ConfigDict(strict=True, frozen=True, use_attribute_docstrings=True)
 
@@ -192,6 +191,9 @@ class PatchMilestoneBody(RequestBody):
 
 
 def _checked_evidence(value: Any) -> Any:
+    # The parser is the server's; who only checks a plan on a machine without it needs these models, and not that.
+    from heartlane.wire.parse import dump_json  # noqa: PLC0415
+
     if value is not None and not isinstance(value, str | list | dict):
         raise PydanticCustomError("evidence_type", "must be a string, an array or an object")
     if len(dump_json(value)) > EVIDENCE_MAX:
