@@ -34,6 +34,7 @@ TYPES: Final = {
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "json": "application/json",
+    "schema.json": "application/schema+json",
 }
 
 router = APIRouter(tags=["Pages"])
@@ -96,14 +97,14 @@ async def openapi_json(request: Request) -> Response:
 @cache
 def plan_schema() -> Asset:
     """The schema of plan files."""
-    return make_asset(json.dumps(plan_file.schema(), indent=2).encode(), "json")
+    return make_asset(json.dumps(plan_file.schema(), indent=2).encode(), "schema.json")
 
 
 @router.get(
     plan_file.SCHEMA_PATH,
     summary="Schema of plan files",
     response_class=Response,
-    responses={200: {"content": {"application/json": {}}}},
+    responses={200: {"content": {"application/schema+json": {}}}},
 )
 async def plan_schema_json(request: Request) -> Response:
     """JSON Schema (draft 2020-12) of the files that `heartlane plan create` takes, for editors. Needs no token."""

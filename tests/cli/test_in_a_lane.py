@@ -163,7 +163,7 @@ def test_bytes_that_are_no_text_are_made_readable(lane: str, worker: Worker) -> 
         (["ship", "--pr-url", "none"], "pr_url must be an address"),
         (["fail"], "WHY"),
         (["fail", ""], "message must not be empty"),
-        (["lane", "--yaml"], "unrecognized arguments"),
+        (["lane", "--yaml"], "No such option"),
     ],
 )
 def test_wrong_input_is_one_line_and_reaches_nobody(arguments: list[str], said: str, lane: str, worker: Worker) -> None:

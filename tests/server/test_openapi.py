@@ -72,6 +72,7 @@ CONTRACT = {
     "/readyz": {"get"},
     "/metrics": {"get"},
     "/openapi.json": {"get"},
+    "/schemas/plan.json": {"get"},
     "/docs": {"get"},
     "/": {"get"},
 }
