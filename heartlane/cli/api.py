@@ -68,7 +68,7 @@ class Rows:
             wanted = PAGE_SIZE_MAX if left is None or self._keep is not None else min(left, PAGE_SIZE_MAX)
             query = (*(pair for pair in call.query if pair[0] != "limit"), ("limit", str(wanted)))
             answer = self._api.ask(replace(call, query=query))
-            for row in _rows_of(answer):
+            for row in rows_of(answer):
                 if self._keep is not None and not self._keep(row):
                     continue
                 yield row
@@ -82,7 +82,8 @@ class Rows:
             call = call.at(self.next_cursor)
 
 
-def _rows_of(answer: Json) -> list[Json]:
+def rows_of(answer: Json) -> list[Json]:
+    """The rows of a list's page."""
     return next((rows for rows in answer.values() if isinstance(rows, list)), [])
 
 
@@ -94,7 +95,7 @@ class Api:
 
     def ask(self, call: Call[Any]) -> Json:
         """The answer to a call, as the JSON object it came in. Raises HeartlaneError."""
-        answer = self.client.send(replace(call, answer=None, pick=json.loads))
+        answer = self.client.send(raw(call))
         if not isinstance(answer, dict):
             raise BadAnswer(f"{call.method} {call.path} was answered with no JSON object.", status=200)
         return answer
@@ -187,6 +188,11 @@ class Api:
         shown = ", ".join(map(name, found[:CANDIDATES_MAX]))
         more = f", and {len(found) - CANDIDATES_MAX} more" if len(found) > CANDIDATES_MAX else ""
         raise CommandError(f"{one_line(wanted, 100)!r} may be any of {len(found)} {what}s: {shown}{more}")
+
+
+def raw(call: Call[Any]) -> Call[Any]:
+    """The same call, answered with the JSON that came: with all that a newer server says."""
+    return replace(call, answer=None, pick=json.loads)
 
 
 def is_id(text: str) -> bool:

@@ -32,14 +32,16 @@ class LazyGroup(TyperGroup):
         name = args[0]
         if name not in COMMANDS:
             return super().resolve_command(ctx, args)
-        command = get_command(import_module(f"heartlane.cli.{name}").app)
+        parsed = getattr(import_module(f"heartlane.cli.{name}"), "app", None)
+        if parsed is None:  # it parses its own arguments, and is asked for here by the shell's completion alone
+            return name, self.get_command(ctx, name), args[1:]
+        command = get_command(parsed)
         command.name = name
         return name, command, args[1:]
 
 
 app = typer.Typer(
     cls=LazyGroup,
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     help="Heartlane: who holds each lane, is that worker alive, what is it doing, and who takes over.",

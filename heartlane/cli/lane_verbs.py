@@ -126,13 +126,25 @@ def logs(
 @app.command()
 def pause(lanes: Lanes, *, output: Output = Format.TABLE, as_json: AsJson = False) -> None:
     """Ask the workers of lanes to stand still. They keep their lanes, and hear of it with their next report."""
-    _steer(lanes, "paused", calls.pause_run, HELD_STATES - {"paused"}, chosen(output, as_json))
+    _steer(
+        lanes,
+        "paused; {holder} hears of it with its next report",
+        calls.pause_run,
+        HELD_STATES - {"paused"},
+        chosen(output, as_json),
+    )
 
 
 @app.command()
 def resume(lanes: Lanes, *, output: Output = Format.TABLE, as_json: AsJson = False) -> None:
     """Let paused lanes go on."""
-    _steer(lanes, "goes on", calls.resume_run, {"paused"}, chosen(output, as_json))
+    _steer(
+        lanes,
+        "goes on; {holder} hears of it with its next report",
+        calls.resume_run,
+        {"paused"},
+        chosen(output, as_json),
+    )
 
 
 @app.command()
@@ -159,7 +171,7 @@ def release(
     seconds = None if retry_after is None else parse_duration("--retry-after", retry_after).total_seconds()
     _steer(
         lanes,
-        "released",
+        "released: {holder} has lost it",
         lambda run_id: calls.release_run(run_id, reason=reason, retry_after=seconds, failed=failed),
         HELD_STATES,
         chosen(output, as_json),
@@ -172,7 +184,7 @@ def cancel(lanes: Lanes, *, yes: Yes = False, output: Output = Format.TABLE, as_
     """End lanes as failed; their workers are told to stop. Asks first."""
     _steer(
         lanes,
-        "cancelled",
+        "cancelled: it has failed, and {holder} is told to stop",
         calls.cancel_run,
         UNFINISHED,
         chosen(output, as_json),
@@ -193,7 +205,7 @@ def _steer(
 ) -> None:
     """Do the same to each of the lanes, and print what came of it.
 
-    done    what a lane is then
+    done    what a lane is then; {holder} is who held it
     fits    states in which it makes sense
     ask     what is asked before, where somebody has to say yes
     """
@@ -202,7 +214,14 @@ def _steer(
         runs = [result.thing for result in found if result.thing is not None]
         if ask is not None and runs:
             confirm(ask.format(lanes=", ".join(map(_named, runs))), yes=False)
-        show_results((_done(api, result, build) for result in found), "run", lambda run: f"{_named(run)}: {done}", how)
+        holders = {run["id"]: run["worker_id"] for run in runs if run["state"] in HELD_STATES}
+
+        def line(run: Json) -> str:
+            holder = holders.get(run["id"])
+            told = done.format(holder="its worker" if holder is None else one_line(holder, 60))
+            return f"{one_line(run['lane_key'], 60)} ({short_id(run['id'])}): {told}"
+
+        show_results((_done(api, result, build) for result in found), "run", line, how)
 
 
 def _done(api: Api, found: Result, build: Callable[[str], Call[Any]]) -> Result:

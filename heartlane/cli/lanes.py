@@ -74,6 +74,12 @@ def lanes(
     if role is not None:
         checked("--role", [role], Role)
     how = chosen(output, as_json)
+    if watch:
+        from heartlane.cli.board import Narrowing
+        from heartlane.cli.watching import Watched, watch_lanes
+
+        narrowing = Narrowing(frozenset(wanted), role, worker, needs_attention, search or "")
+        raise typer.Exit(watch_lanes(Watched(narrowing, project, plan), how))
 
     def rows(api: Api) -> Rows:
         narrowed = calls.runs(

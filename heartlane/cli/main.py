@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "ship": "From within a lane: say that it is done.",
     "fail": "From within a lane: say that it can't be done.",
     "lane": "Look at lanes, and steer them; alone: the lane that one is in.",
+    "watch": "Watch the lanes as they change, what needs a hand first.",
     "lanes": "List the lanes that are on their way, narrowed as you like.",
     "workers": "Who is here, and what each of them holds.",
     "plan": "Make plans from files, and approve or reject them.",
