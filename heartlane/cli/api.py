@@ -24,6 +24,7 @@ from heartlane.cli.output import ago, one_line, short_id
 from heartlane.client import calls, project_calls
 from heartlane.client.call import Call, Page
 from heartlane.client.errors import BadAnswer
+from heartlane.client.retry import RetryPolicy
 from heartlane.client.sync import Client
 from heartlane.lanes.bounds import PAGE_SIZE_DEFAULT, PAGE_SIZE_MAX
 
@@ -32,6 +33,8 @@ Json = dict[str, Any]
 UUID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PART_OF_ID: Final = re.compile(r"[0-9a-f-]{4,36}")
 CANDIDATES_MAX: Final = 5
+RETRY: Final = RetryPolicy(tries=4, seconds=5.0)
+"""Somebody waits for the answer: over a hiccup or a rate limit of a moment, not over a server that is down."""
 
 Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, help="Most to show.")]
 All = Annotated[bool, typer.Option("--all", help="Show all of them, however many pages.")]
@@ -44,7 +47,7 @@ ProjectOption = Annotated[
 @contextmanager
 def connected() -> Iterator[Api]:
     """The server that the environment or the stored login names. Raises HeartlaneError."""
-    with Client() as client:
+    with Client(retry=RETRY) as client:
         yield Api(client)
 
 

@@ -7,8 +7,10 @@ What has to be worked out of all lanes is worked out when one has changed and so
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from heartlane.cli.lanes import matches
@@ -167,9 +169,9 @@ class Board:
         counts[NEEDS_A_HAND] = sum(run["needs_attention"] is not None for run in self.runs.values())
         self._counts = counts
         before = [run["id"] for run in self._shown]
-        # Newest first within a group: sorting is stable, and ids begin with the time they were made at.
-        newest = sorted(filter(self.narrowing.fits, self.runs.values()), key=lambda run: run["id"], reverse=True)
-        self._shown = sorted(newest, key=_rank)
+        # Sorting is stable: within a group the newest plan's lanes come first, by their keys.
+        by_key = sorted(filter(self.narrowing.fits, self.runs.values()), key=lambda run: natural(run["lane_key"]))
+        self._shown = sorted(sorted(by_key, key=lambda run: run["created_at"], reverse=True), key=_rank)
         self._entries = list(_with_headings(self._shown))
         ids = {run["id"] for run in self._shown}
         if self.chosen not in ids:
@@ -177,6 +179,16 @@ class Board:
             place = before.index(self.chosen) if self.chosen in before else 0
             below = (run_id for run_id in before[place:] if run_id in ids)
             self.chosen = next(below, self._shown[0]["id"] if self._shown else None)
+
+
+@lru_cache(maxsize=20_000)
+def natural(text: str) -> tuple[tuple[int, str], ...]:
+    """A text's place in an order that people expect of numbers in it.
+
+    >>> sorted(["lane-10", "lane-9"], key=natural)
+    ['lane-9', 'lane-10']
+    """
+    return tuple((int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d{1,18})", text))
 
 
 def _moment(run: Json) -> str:

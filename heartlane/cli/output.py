@@ -116,7 +116,7 @@ def one_line(value: Any, limit: int = CELL_MAX) -> str:
 
 def many_lines(value: Any) -> str:
     """The same with its lines kept, whole: for prompts and descriptions."""
-    return plain(str(value).replace("\r\n", "\n")).expandtabs(4).rstrip()
+    return plain(str(value).replace("\r\n", "\n")).translate(_INVISIBLE).expandtabs(4).rstrip()
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:

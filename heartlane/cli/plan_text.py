@@ -7,6 +7,7 @@ is read as JSON, since not every JSON text is YAML.
 from __future__ import annotations
 
 import json
+import re
 from typing import Any, ClassVar, Final, NamedTuple
 
 import yaml
@@ -14,6 +15,8 @@ import yaml
 NODES_MAX: Final = 100_000
 """Values of one file, those of repeated aliases counted each time: a small text can stand for a huge one."""
 DEPTH_MAX: Final = 50
+
+_ESCAPES: Final = re.compile(r"\\(?:u[0-9a-fA-F]{4}|.)")
 
 Place = tuple[str | int, ...]
 _Base: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -71,8 +74,8 @@ def _parse_json(text: str) -> Parsed:
         except BadText:
             raise BadText(f"is not valid JSON: {error.msg}", error.lineno) from None
     try:
-        # A tab in JSON is blank; in YAML it isn't everywhere. As a space it has the same place.
-        return Parsed(value, _parse_yaml(text.replace("\t", " ")).lines)
+        # Only for the lines. A tab is blank in JSON, and not everywhere in YAML; and YAML has other escapes.
+        return Parsed(value, _parse_yaml(_ESCAPES.sub("x", text).replace("\t", " ")).lines)
     except BadText:
         return Parsed(value, {})
 

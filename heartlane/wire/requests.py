@@ -341,8 +341,11 @@ class LaneBody(RequestBody):
     laneKey: LaneKey  # noqa: N815
     """Its name within the plan."""
     title: PlanTitle
+    """What it is about."""
     role: RoleName
+    """Which kind of worker it is for."""
     ticketIds: Annotated[list[Id], Field(max_length=bounds.TICKETS_PER_PLAN_MAX)] = []  # noqa: N815
+    """The tickets it works on."""
     labels: Labels = {}
     """What the lane asks of a worker."""
     priority: LanePriority = 0
