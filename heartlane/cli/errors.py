@@ -234,13 +234,15 @@ class Problem(NamedTuple):
 class CommandError(Exception):
     """A command can't go on. The text is one line; `exit_code` one of the table above.
 
-    issues      each problem where there are several, a line each before the text
+    issues      each problem where there are several, as such or as path and message; a line each before the text
     """
 
-    def __init__(self, message: str, exit_code: int = WRONG_INPUT, *, issues: Sequence[Problem] = ()) -> None:
+    def __init__(
+        self, message: str, exit_code: int = WRONG_INPUT, *, issues: Sequence[Problem | tuple[str, str]] = ()
+    ) -> None:
         super().__init__(message)
         self.exit_code = exit_code
-        self.issues = issues
+        self.issues = [issue if isinstance(issue, Problem) else Problem(*issue) for issue in issues]
 
 
 def wants_json(arguments: Sequence[str]) -> bool:

@@ -20,7 +20,6 @@ COMMANDS: Final = {
     "db": "Bring the database up to date, and see how it stands.",
     "sessions": "See which browsers are logged in, and log them out.",
     "audit": "See who did what.",
-    "tickets": "Bring tickets from where they are.",
     "work": "Claim lanes, and run an agent on each.",
     "spool": "See and send what workers could not send yet.",
     "worker": "Let the system start a worker by itself, as a service.",
@@ -35,7 +34,7 @@ COMMANDS: Final = {
     "plan": "Make plans from files, and approve or reject them.",
     "projects": "Make, list and set up projects.",
     "milestones": "Make, list and close milestones.",
-    "tickets": "Make, list, move and close tickets.",
+    "tickets": "Make, list, move, close and import tickets.",
 }
 """Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `QUICK` its `main`."""
 

@@ -24,7 +24,7 @@ app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Make, list, move and close tickets.",
+    help="Make, list, move, close and import tickets.",
 )
 
 app.add_typer(import_app, name="import")
