@@ -129,12 +129,15 @@ class Workers:
             raise ServerFailed(f"{len(ended)} workers ended, with code {ended[0]}.\n{last}")
 
     def processes(self) -> list[psutil.Process]:
-        """All of them with their guards and agents."""
-        found: list[psutil.Process] = []
-        for process in self.started:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker = psutil.Process(process.pid)
-                found += [worker, *worker.children(recursive=True)]
+        """All of them with their guards and agents, from one look at every process there is."""
+        children: dict[int, list[psutil.Process]] = defaultdict(list)
+        by_pid: dict[int, psutil.Process] = {}
+        for process in psutil.process_iter(["ppid"]):
+            by_pid[process.pid] = process
+            children[process.info["ppid"]].append(process)
+        found = [by_pid[process.pid] for process in self.started if process.pid in by_pid]
+        for process in found:  # grows while it is gone through
+            found.extend(children[process.pid])
         return found
 
     async def stop(self) -> None:
@@ -169,15 +172,17 @@ async def measure(
         took = await _start_all(workers, client, count, progress)
         report.add(engine.title, f"{count} workers at work", took, "s", note=f"at most {STARTING_MAX} start at a time")
         ways = {"list": Sightings(), "events": Sightings(), "stream": Sightings()}
+        ours = workers.processes()  # now: whatever holds this process up later is in the figures
         async with _observing(server, token, runs, ways):
             await asyncio.sleep(SETTLE_SECONDS)
             for sightings in ways.values():
                 sightings.counting = True
             (of_workers, of_server), flushes = await asyncio.gather(
-                _watch(workers, server, seconds), asyncio.to_thread(_flush, folder, seconds)
+                _watch(ours, server, seconds), asyncio.to_thread(_flush, folder, seconds)
             )
             for sightings in ways.values():
                 sightings.counting = False
+            workers.check()
         observed = min(OBSERVED, len(runs))
         worst = max(
             ways["list"].add_to(report, engine.title, "line to the list of runs, p99", f"{len(runs)} runs"),
@@ -290,15 +295,14 @@ async def _follow(server: Server, token: str, run_id: str, sightings: Sightings)
     raise ServerFailed("a stream ended")
 
 
-async def _watch(workers: Workers, server: Server, seconds: float) -> tuple[float, float]:
+async def _watch(ours: list[psutil.Process], server: Server, seconds: float) -> tuple[float, float]:
     """Let it go on for so long; what the workers and the server took meanwhile, in percent of a core."""
-    ours = workers.processes()
-    before, server_before, began = cpu_seconds(ours), server.cpu_seconds(), time.monotonic()
+    before, server_before = await asyncio.to_thread(cpu_seconds, ours), server.cpu_seconds()
+    began = time.monotonic()
     await asyncio.sleep(seconds)
-    workers.check()
     elapsed = time.monotonic() - began
     return (
-        (cpu_seconds(ours) - before) / elapsed * 100,
+        (await asyncio.to_thread(cpu_seconds, ours) - before) / elapsed * 100,
         (server.cpu_seconds() - server_before) / elapsed * 100,
     )
 
