@@ -29,6 +29,7 @@ _REST_OF_HEADER: Final = (
     r"(?i:uthorization)\\?[\"']?\s*+[:=,]\s*+(?!b?\\?[\"']?(?:(?i:bearer)|\*\*\*))b?\\?[\"']?([^\"'\\\r\n]+)"
 )
 _ASSIGNED: Final = r"[\"']?(?![$<{*])([^\s\"'&]{8,})"
+_IN_QUERY: Final = r"(?i:[a-z_]{0,20}(?:token|secret|api_?key))=(?![$<{*])([^\s&\"'#]{8,})"
 _SHAPES: Final = (
     # Heartlane's own: tokens, sessions, one-time links
     r"hl[tsl]_([A-Za-z0-9_-]{4,})",
@@ -42,6 +43,9 @@ _SHAPES: Final = (
     # password=… in a connection string or a query
     _word("p", r"(?i:assword)=([^\s&\"']+)"),
     _word("P", r"(?i:assword)=([^\s&\"']+)"),
+    # …Token=…, …secret=…, …api_key=… in the query of an address: agents print such ones to log in by
+    rf"\?{_IN_QUERY}",
+    f"&{_IN_QUERY}",
     # Anthropic, OpenAI and those who do as they do; a digit tells a key from names such as sk-learn-contrib-examples
     _word("s", r"k-(?=[A-Za-z_-]{0,64}[0-9])([A-Za-z0-9_-]{16,})"),
     # GitHub, GitLab, Slack, npm, Hugging Face, Stripe

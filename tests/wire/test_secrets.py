@@ -31,6 +31,10 @@ def masked(text: str, *known: str) -> str:
         ("postgresql://me:p@ss/w@db.example/x?y", "postgresql://me:***@db.example/x?y"),
         ("redis://:secret@cache", "redis://:***@cache"),
         ("host=x password=hunter2&b PASSWORD=x", "host=x password=***&b PASSWORD=***"),
+        (
+            f"https://x.example/cli-login?authToken={LETTERS}&client_secret={LETTERS}#a https://y/?api_key={LETTERS}",
+            "https://x.example/cli-login?authToken=***&client_secret=***#a https://y/?api_key=***",
+        ),
         (f"sk-ant-api03-{LETTERS}!", "sk-***!"),
         (f"OPENAI=sk-proj-{LETTERS}", "OPENAI=sk-***"),
         (f"ghp_{LETTERS} gho_{LETTERS}", "ghp_*** gho_***"),
