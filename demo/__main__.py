@@ -181,6 +181,8 @@ def play(console: Console, folder: Path) -> None:
             people.headers["Authorization"] = f"Bearer {token('admin', environment)}"
             project, runs = approved_plan(people)
             console.print(f"A server at {address}, and an approved plan with {len(runs)} lanes.")
+            link = post(people, "/api/login-links")["login_link"]["url"]
+            console.print(f"Watch it in a browser (this logs in once): {link}", markup=False, highlight=False)
             for_worker = {name: value for name, value in environment.items() if not name.startswith("HEARTLANE_")}
             for_worker |= {"HEARTLANE_URL": address, "HEARTLANE_TOKEN": token("worker", environment)}
             for_worker["HEARTLANE_STATE"] = str(folder / "state")
