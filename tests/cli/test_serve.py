@@ -29,6 +29,8 @@ VALUES = {
     "allowed_hosts": "lanes.example.com",
     "session_seconds": "3600",
     "session_idle_seconds": "600",
+    "secret_key": "3q2+7wABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhs=",
+    "webhooks_allow": "10.20.0.0/16",
     "shutdown_seconds": "5",
     "log_level": "debug",
     "log_format": "json",
@@ -48,7 +50,7 @@ def test_help_names_every_setting_its_flag_and_its_default(capsys: pytest.Captur
 def test_every_setting_has_a_flag_that_sets_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(VALUES) == set(Settings.model_fields)
     served: list[Settings] = []
-    monkeypatch.setattr(serve, "run", served.append)
+    monkeypatch.setattr(serve, "run", lambda settings, pages: served.append(settings))
     values = {name: value.format(folder=tmp_path) for name, value in VALUES.items()}
     assert run(["serve", *(part for name, value in values.items() for part in (flag_of(name), value))]) == 0
     for name in Settings.model_fields:
