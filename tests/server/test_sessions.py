@@ -17,6 +17,7 @@ from heartlane.store.schema import sessions as sessions_table
 from heartlane.store.store import Store
 from tests.browser import Browser
 from tests.harness import Harness, StandingClock, assert_error
+from tests.streaming import tapped
 
 ORIGIN = "http://heartlane.test"
 UUID = "01a20be7-1de3-7b10-af81-2ca4104bbdf0"
@@ -396,6 +397,23 @@ async def test_a_session_that_is_ended_is_refused_on_every_server(harness: Harne
     assert (await harness.admin.delete(f"/api/sessions/{session['id']}")).json() == ended.json()
     await refused_within_two_seconds(elsewhere, "NOT_AUTHENTICATED")
     await second.close()
+
+
+async def test_streams_of_a_session_end_with_it(harness: Harness, browser: Browser) -> None:
+    (run,) = await harness.approved()
+    await browser.log_in(await secret_of(harness))
+    (session,) = (await browser.get("/api/sessions")).json()["sessions"]
+    headers = {"host": "heartlane.test", "cookie": f"heartlane={browser.cookies['heartlane']}"}
+    async with (
+        tapped(harness.app, f"/api/agents/runs/{run['id']}/stream", headers) as of_run,
+        tapped(harness.app, "/api/agents/stream", headers) as of_all,
+    ):
+        assert (of_run.status, of_all.status) == (200, 200)
+        assert (await of_run.next()).event == "run"
+        await harness.admin.delete(f"/api/sessions/{session['id']}")
+        for stream in (of_run, of_all):
+            end = await stream.until(lambda told: told.event == "end")
+            assert end.data["code"] == "NOT_AUTHENTICATED"
 
 
 # --- lists --------------------------------------------------------------------------------------------------------
