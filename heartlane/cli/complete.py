@@ -48,8 +48,9 @@ def _ask(path: str, key: str) -> list[dict[str, str]]:
     from heartlane.client.settings import server_token, server_url
 
     try:
-        headers = {"authorization": f"Bearer {server_token(None).reveal()}"}
-        answer = httpx.get(server_url(None) + path, headers=headers, params={"limit": "200"}, timeout=1.0)
+        url = server_url(None)
+        headers = {"authorization": f"Bearer {server_token(None, url).reveal()}"}
+        answer = httpx.get(url + path, headers=headers, params={"limit": "200"}, timeout=1.0)
         rows: list[dict[str, str]] = answer.json()[key]
     except (httpx.HTTPError, NotConfigured, ValueError, KeyError, TypeError):
         return []

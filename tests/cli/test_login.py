@@ -13,6 +13,7 @@ from typing import NamedTuple
 import httpx
 import pytest
 
+from heartlane.cli import complete
 from heartlane.cli.errors import CODE_OF
 from tests.cli.command import Ended, assert_one_line, environment, heartlane, here, served
 
@@ -219,3 +220,12 @@ def test_whoever_follows_sees_what_is_done_next(server: Server) -> None:
             assert time.monotonic() - began < 30
         finally:
             follower.terminate()
+
+
+def test_names_are_completed_by_what_is_kept(server: Server, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    act(server, "Completed")
+    login(server, config, server.admin)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(config))
+    for name in ("HEARTLANE_URL", "HEARTLANE_TOKEN"):
+        monkeypatch.delenv(name, raising=False)
+    assert "Completed" in complete.project_names("Comp")
