@@ -21,7 +21,7 @@ import typer
 
 from heartlane.cli.errors import CODE_OF, CommandError
 from heartlane.cli.output import ago, one_line, short_id
-from heartlane.client import calls, project_calls
+from heartlane.client import calls, news_calls, project_calls
 from heartlane.client.call import Call, Page
 from heartlane.client.errors import BadAnswer
 from heartlane.client.retry import RetryPolicy
@@ -149,6 +149,24 @@ class Api:
     def ticket_id(self, project_id: str, text: str) -> str:
         """The ticket that is meant: its id, the beginning or end of its id, or its title."""
         return self._id("ticket", text, self.rows(project_calls.tickets(project_id)), "title")
+
+    def webhook_id(self, project_id: str, text: str) -> str:
+        """The webhook that is meant: its id, the beginning or end of its id, or its name."""
+        return self._id("webhook", text, self.rows(news_calls.webhooks(project_id)), "name")
+
+    def delivery_id(self, project_id: str, webhook_id: str, text: str) -> str:
+        """The delivery that is meant: its id, or the beginning or end of its id."""
+        return self._id("delivery", text, self.rows(news_calls.deliveries(project_id, webhook_id)), "id")
+
+    def notice_id(self, text: str) -> str:
+        """The notice that is meant: its id, or the beginning or end of its id."""
+        if is_id(text):
+            return text.strip().lower()
+
+        def name(notice: Json) -> str:
+            return f"{short_id(notice['id'])} ({notice['kind']}, {ago(notice['raised_at'])})"
+
+        return str(self._find("notice", text, self.rows(news_calls.notices()), "id", name=name)["id"])
 
     def only_project_id(self, given: str | None) -> str:
         """The project that is named or, where none is, the only one that there is. Raises CommandError."""

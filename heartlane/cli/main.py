@@ -35,12 +35,17 @@ COMMANDS: Final = {
     "projects": "Make, list and set up projects.",
     "milestones": "Make, list and close milestones.",
     "tickets": "Make, list, move, close and import tickets.",
+    "webhooks": "Send a project\'s news to Slack, Discord or a service.",
+    "notices": "See what needs a person.",
 }
 """Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `QUICK` its `main`."""
 
 GROUPS: Final = {
     "Run a server": ("serve", "token", "sessions", "audit", "db"),
-    "Run the fleet": ("watch", "lanes", "lane", "workers", "plan", "projects", "milestones", "tickets"),
+    "Run the fleet": (
+        *("watch", "lanes", "lane", "workers", "plan", "projects", "milestones", "tickets"),
+        *("webhooks", "notices"),
+    ),
     "Run a worker": ("work", "worker", "doctor", "spool"),
     "From within a lane": ("report", "ship", "fail"),
 }
