@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from docs.generate import api, cli, errors, events, metrics, rules, settings, worker
+from docs.generate import api, cli, errors, events, metrics, news, rules, settings, worker
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 
@@ -24,6 +24,7 @@ BLOCKS: Final[Mapping[str, Callable[[], str]]] = {
     "placeholders": worker.placeholders,
     "lane variables": worker.lane_variables,
     "exit codes": worker.exit_codes,
+    "news": news.types,
 }
 """Name of a block → what writes it. Each stands in one page at least."""
 

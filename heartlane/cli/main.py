@@ -35,7 +35,7 @@ COMMANDS: Final = {
     "projects": "Make, list and set up projects.",
     "milestones": "Make, list and close milestones.",
     "tickets": "Make, list, move, close and import tickets.",
-    "webhooks": "Send a project\'s news to Slack, Discord or a service.",
+    "webhooks": "Send a project's news to Slack, Discord or a service.",
     "notices": "See what needs a person.",
 }
 """Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `QUICK` its `main`."""

@@ -99,13 +99,14 @@ class Courier:
         room = AT_ONCE - len(self._under_way)
         due = next_at is not None and next_at <= now and room > 0
         taken: list[Delivery] = []
-        if due or self._ended:
+        settled = bool(self._ended)
+        if due or settled:
             taken = await self._write(room if due else 0)
         elif time.monotonic() - self._pruned > PRUNE_SECONDS:
             await self._prune()
         for delivery in taken:
             self._begin(delivery)
-        if taken or self._ended:
+        if taken or settled:  # what was settled may have brought news of its own, or made room for what is due
             return 0.0
         if next_at is None or next_at <= now:  # what is due and was not taken waits for a place, or for another server
             return self._look_seconds

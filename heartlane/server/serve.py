@@ -107,7 +107,11 @@ async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
 async def _close(loops: Sequence[TakeBackLoop | Watch | Courier], context: Context) -> bool:
     """End everything in order; whether it has ended. What a database that doesn't answer holds up is given up."""
     ended = True
-    for close in (*(loop.close for loop in loops), context.streams.close, context.auth.close, context.store.close):
+
+    async def end_loops() -> None:
+        await asyncio.gather(*(loop.close() for loop in loops))
+
+    for close in (end_loops, context.streams.close, context.auth.close, context.store.close):
         closing = asyncio.create_task(close())
         await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
         if closing.done():

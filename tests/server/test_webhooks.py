@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
+from datetime import datetime, timedelta
 from typing import Any
 
 import pytest
-from standardwebhooks import Webhook
+from sqlalchemy import select
+from standardwebhooks import Webhook, WebhookVerificationError
 
 from heartlane.store.notices import Notice, add_notices
+from heartlane.store.schema import metadata
 from heartlane.wire.news import DeliveryAnswer, DeliveryList, WebhookAnswer, WebhookList, WebhookWithSecret
 from tests.harness import Harness, assert_error
-from tests.receiver import Received, Receiver, break_off, status
+from tests.receiver import Answer, Received, Receiver, break_off, endless, hang, status, trickle
 
 HOUR = 3_600
 
@@ -304,3 +308,167 @@ async def test_a_failure_is_tried_again_under_the_same_id_later_and_later(harnes
     detail = await harness.operator.get(f"{hook.path}/deliveries/{delivery['id']}")
     DeliveryAnswer.model_validate(detail.json(), extra="forbid")
     assert detail.json()["delivery"]["body"] == receiver.got()[0].json
+
+
+@pytest.mark.parametrize(
+    ("answer", "error"),
+    [(hang, "No answer within 1 s."), (trickle, "No answer within 1 s."), (endless, None), (break_off, "")],
+    ids=["hangs", "a byte at a time", "never ends", "breaks off"],
+)
+async def test_an_endpoint_that_misbehaves_costs_one_attempt(
+    harness: Harness, receiver: Receiver, answer: Answer, error: str | None
+) -> None:
+    hook = await hook_of(harness, receiver.url())
+    receiver.answers["/hook"] = [answer]
+    await harness.operator.post(f"{hook.path}/test")
+    await harness.deliver()
+    (delivery,) = await hook.log()
+    (attempt,) = delivery["attempts"]
+    assert attempt["milliseconds"] < 5_000
+    if error is None:
+        assert (delivery["state"], len(attempt["answer"]) <= 1_024) == ("delivered", True)
+        assert "\x1b" not in attempt["answer"]
+        assert "\x00" not in attempt["answer"]
+    else:
+        assert delivery["state"] == "pending"
+        assert error in attempt["error"]
+
+
+async def test_a_slow_endpoint_holds_up_no_other_and_gets_four_at_once(harness: Harness, receiver: Receiver) -> None:
+    slow = await hook_of(harness, receiver.url("/slow"), events=["run.claimed"])
+    await hook_of(harness, receiver.url("/quick"), slow.project_id, events=["run.claimed"])
+    receiver.answers["/slow"] = [hang]
+    runs = await harness.approved(12, project_id=slow.project_id)
+    for run in runs:
+        await harness.claim(run["id"])
+    while len(receiver.got("/quick")) < 12:
+        await harness.courier.round()
+        await asyncio.sleep(0.01)
+    assert len(receiver.got("/slow")) == 4
+
+
+async def test_retry_after_is_waited_for(harness: Harness, receiver: Receiver) -> None:
+    hook = await hook_of(harness, receiver.url())
+    receiver.answers["/hook"] = [status(429, retry_after="120"), status(200)]
+    await harness.operator.post(f"{hook.path}/test")
+    await harness.deliver()
+    harness.store.clock.advance(119)
+    await harness.deliver()
+    assert len(receiver.got()) == 1
+    harness.store.clock.advance(2)
+    await harness.deliver()
+    assert len(receiver.got()) == 2
+
+
+async def test_410_disables_at_once_with_a_notice_that_the_others_hear(harness: Harness, receiver: Receiver) -> None:
+    hook = await hook_of(harness, receiver.url(), name="Bot")
+    await hook_of(harness, receiver.url("/other"), hook.project_id, events=["notice.*"])
+    receiver.answers["/hook"] = [status(410)]
+    (run,) = await harness.approved(project_id=hook.project_id)
+    await harness.deliver()
+    read = await hook.read()
+    assert (read["enabled"], read["disabled_reason"]) == (False, "gone")
+    (told,) = [each.json for each in receiver.got("/other")]
+    assert told["type"] == "notice.webhook_disabled"
+    assert told["data"]["notice"]["webhook_id"] == hook.id
+    before = len(receiver.got())
+    await harness.claim(run["id"])
+    await harness.deliver()
+    assert len(receiver.got()) == before
+    # Enabled again it begins anew, and the notice is closed.
+    receiver.answers["/hook"] = [status(200)]
+    assert (await harness.admin.patch(hook.path, json={"enabled": True})).json()["webhook"]["failures"] == 0
+    open_notices = (await harness.viewer.get("/api/agents/notices", params={"open": "true"})).json()["notices"]
+    assert open_notices == []
+    failed = (await hook.log(state="failed"))[0]
+    again = await harness.operator.post(f"{hook.path}/deliveries/{failed['id']}/resend")
+    assert again.json()["delivery"]["state"] == "pending"
+    await harness.deliver()
+    (sent,) = [each for each in await hook.log() if each["id"] == failed["id"]]
+    assert [each["status"] for each in sent["attempts"]] == [410, 200]
+    assert receiver.got()[-1].headers["webhook-id"] == failed["id"]
+
+
+async def test_a_day_without_success_gives_up_and_disables(harness: Harness, receiver: Receiver) -> None:
+    hook = await hook_of(harness, receiver.url())
+    receiver.answers["/hook"] = [status(500)]
+    await harness.operator.post(f"{hook.path}/test")
+    attempts = 0
+    for _ in range(40):
+        await harness.deliver()
+        attempts = len(receiver.got())
+        if not await hook.log(state="pending"):
+            break
+        harness.store.clock.advance(HOUR)
+    (delivery,) = await hook.log()
+    assert delivery["state"] == "failed"
+    assert 10 <= attempts <= 20
+    span = datetime.fromisoformat(delivery["finished_at"]) - datetime.fromisoformat(delivery["created_at"])
+    assert timedelta(hours=23) <= span <= timedelta(hours=26)
+    assert (await hook.read())["disabled_reason"] == "failing"
+    notices = (await harness.viewer.get("/api/agents/notices")).json()["notices"]
+    assert [each["kind"] for each in notices] == ["webhook_disabled"]
+
+
+async def test_what_is_disabled_by_hand_drops_what_waits(harness: Harness, receiver: Receiver) -> None:
+    hook = await hook_of(harness, receiver.url())
+    await harness.approved(project_id=hook.project_id)
+    await harness.admin.patch(hook.path, json={"enabled": False})
+    await harness.deliver()
+    assert receiver.requests == []
+    assert {each["state"] for each in await hook.log()} == {"dropped"}
+    await harness.operator.post(f"{hook.path}/test")
+    await harness.deliver()
+    assert len(receiver.got()) == 1, "a test goes all the same"
+
+
+async def test_a_rotated_secret_signs_beside_the_old_one_for_its_time(harness: Harness, receiver: Receiver) -> None:
+    hook = await hook_of(harness, receiver.url())
+    rotated = (await harness.admin.post(f"{hook.path}/secret", json={"overlap_seconds": 60})).json()
+    assert rotated["webhook"]["old_secret_until"] is not None
+    for wait in (0, 61):
+        harness.store.clock.advance(wait)
+        await harness.operator.post(f"{hook.path}/test")
+        await harness.deliver()
+    both, alone = receiver.got()
+    verified(both, hook.secret)
+    verified(both, rotated["secret"])
+    verified(alone, rotated["secret"])
+    with pytest.raises(WebhookVerificationError):
+        verified(alone, hook.secret)
+
+
+async def test_no_secret_is_stored_answered_or_logged(
+    harness: Harness, receiver: Receiver, capfd: pytest.CaptureFixture[str]
+) -> None:
+    hook = await hook_of(harness, receiver.url("/services/T0/hush-hush"))
+    rotated = (await harness.admin.post(f"{hook.path}/secret")).json()["secret"]
+    receiver.answers["/services/T0/hush-hush"] = [status(500, f"you sent {rotated}".encode()), break_off]
+    for _ in range(2):
+        await harness.operator.post(f"{hook.path}/test")
+        await harness.deliver()
+    assert hook.secret is not None
+    secrets = [text.removeprefix("whsec_") for text in (hook.secret, rotated)] + ["hush-hush"]
+    answers = [(await harness.operator.get(path)).text for path in (hook.path, f"{hook.path}/deliveries")]
+    answers.append((await harness.admin.patch(hook.path, json={"name": "x"})).text)
+    answers.append((await harness.admin.get("/api/audit")).text)
+    async with harness.store.reading() as conn:
+        for table in metadata.sorted_tables:
+            answers += [str(tuple(row)) for row in await conn.execute(select(table))]
+    logged = capfd.readouterr()
+    for text in (*answers, logged.out, logged.err):
+        assert not [secret for secret in secrets if secret in text]
+
+
+async def test_what_was_done_with_webhooks_is_in_the_audit_log(harness: Harness, receiver: Receiver) -> None:
+    hook = await hook_of(harness, receiver.url(), name="Bot")
+    await harness.admin.patch(hook.path, json={"events": ["run.*"]})
+    await harness.admin.post(f"{hook.path}/secret")
+    await harness.admin.delete(hook.path)
+    entries = (await harness.admin.get("/api/audit", params={"action": "webhook"})).json()
+    (name,) = [key for key in entries if key != "next_cursor"]
+    found = entries[name]
+    assert [each["action"] for each in found][::-1] == [
+        f"webhook.{verb}" for verb in ("created", "changed", "secret_rotated", "deleted")
+    ]
+    assert found[2]["details"] == {"before": {"events": ["*"]}, "after": {"events": ["run.*"]}}
