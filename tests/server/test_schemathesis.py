@@ -31,7 +31,9 @@ load_all_checks()
 BEYOND_SCHEMAS: Final = re.compile(
     r"is not a (ticket|milestone) of |is a (closed )?ticket|must be the next_cursor|belongs to a close|"
     r"contradict each other|must be unique: lane|must name a lane of this plan|must not make a lane wait|"
-    r"must name at most|characters long as JSON|names a field twice"
+    r"must name at most|characters long as JSON|names a field twice|"
+    r"leads to |names the port|must not hold a user name|must name a host|is not an address that can be read|"
+    r"would be one too many|which has no secret"
 )
 """Messages of problems that no schema can rule out."""
 
@@ -66,7 +68,10 @@ class Target:
         pending = self._plan(milestone, ticket)
         run = self._post(f"/api/agents/plans/{self._plan(milestone, ticket)}/approve")["runs"][0]["id"]
         self._post(f"/api/agents/runs/{run}/claim", worker_id="w1", lease_seconds=3600)
+        hook = self._post(f"{path}/webhooks", url="https://example.com/x")["webhook"]["id"]
+        delivery = self._post(f"{path}/webhooks/{hook}/test")["delivery"]["id"]
         self.ids = {"projects": project, "plans": pending, "runs": run, "milestoneId": milestone, "ticketId": ticket}
+        self.ids |= {"webhookId": hook, "deliveryId": delivery}
 
     def _post(self, path: str, **body: Any) -> Any:
         response = self.client.post(path, json=body)
