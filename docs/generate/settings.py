@@ -30,6 +30,9 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "shutdown_seconds": "5",
     "secret_key": "3q2+7wABAgMEBQYHCAkKCwwNDg8QERITFBUWFxgZGhs=",
     "webhooks_allow": "10.20.0.0/16,hooks.internal",
+    "github_webhook_secret": "5f1d8a2c9e7b4f60a3d2c1b0",
+    "github_token": "github-token-of-a-machine-user",
+    "github_api_url": "https://github.example.com/api/v3",
     "log_level": "debug",
     "log_format": "json",
 }
@@ -38,6 +41,9 @@ EXAMPLES: Final[Mapping[str, str]] = {
 VALUES: Final[Mapping[str, str]] = {
     "database": "`sqlite:///relative/path`, `sqlite:////absolute/path`, or `postgresql://user:password@host:port/name`",
     "host": "an address or a host name",
+    "github_webhook_secret": "16 to 500 characters; several by comma",
+    "github_token": "a fine-grained or classic personal access token",
+    "github_api_url": "an address",
     "rate_limits": "`on`, `off`, or figures by [name](#rate-limits-by-name), by comma",
     "trusted_proxies": "addresses and networks, by comma",
     "public_url": "an address with `http://` or `https://`, without a path",

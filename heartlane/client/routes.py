@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from heartlane.client import calls, news_calls, people_calls, project_calls
+from heartlane.client import calls, github_calls, news_calls, people_calls, project_calls
 from heartlane.client.call import Call, Page
 
 if TYPE_CHECKING:
@@ -111,6 +111,11 @@ class Routes:
     read_ticket = Method(project_calls.read_ticket)
     patch_ticket = Method(project_calls.patch_ticket)
     change_tickets = Method(project_calls.change_tickets)
+
+    read_github_link = Method(github_calls.read_github_link)
+    put_github_link = Method(github_calls.put_github_link)
+    delete_github_link = Method(github_calls.delete_github_link)
+    import_github = Method(github_calls.import_github)
 
     me = Method(people_calls.me)
     create_login_link = Method(people_calls.create_login_link)

@@ -29,6 +29,7 @@ from heartlane.server.limits import client_ip
 from heartlane.server.logs import AccessLog, App
 from heartlane.server.routes import (
     audit,
+    github,
     health,
     milestones,
     notices,
@@ -50,7 +51,7 @@ NO_STORE: Final = (b"cache-control", b"no-store")
 ROUTERS: Final = tuple(
     module.router
     for module in (
-        *(runs, plans, workers, streams, projects, milestones, tickets),
+        *(runs, plans, workers, streams, projects, milestones, tickets, github),
         *(webhooks, notices, sessions, audit, health, docs_page),
     )
 )

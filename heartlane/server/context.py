@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from heartlane.server.auth import Authenticator
 from heartlane.server.gate import Gate
+from heartlane.server.importer import Importer
 from heartlane.server.limits import RateLimiter
 from heartlane.server.metrics import Metrics
 from heartlane.server.sessions import Sessions
@@ -30,3 +31,4 @@ class Context:
     streams: Streams
     sessions: Sessions
     vault: Vault
+    importer: Importer

@@ -169,6 +169,23 @@ async def _read(request: Request, size_max: int) -> bytes:
     return b"".join(parts)
 
 
+async def read_raw(request: Request) -> bytes:
+    """The body as it came, of a request that declares plain JSON. Raises ApiError."""
+    _check_media(request.scope["headers"])
+    return await _read(request, get_context(request).settings.max_body_bytes)
+
+
+def object_from(raw: bytes) -> dict[str, Any]:
+    """The JSON object of a body. Raises ApiError."""
+    try:
+        value = parse_json(raw)
+    except BadJson as error:
+        raise invalid_request([Issue("body", str(error))]) from None
+    if not isinstance(value, dict):
+        raise invalid_request([Issue("body", "must be an object")])
+    return value
+
+
 def credential_of(request: Request) -> bytes:
     """What an authenticated request proved itself with: its `Authorization` header, or a session's secret in its place.
 

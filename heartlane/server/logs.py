@@ -90,6 +90,7 @@ def configure(settings: Settings, stream: TextIO | None = None) -> None:
     redactor.add(database_secrets(settings.database))
     if settings.secret_key is not None:
         redactor.add(part.strip() for part in settings.secret_key.get_secret_value().split(","))
+    redactor.add(settings.own_secrets())
     human = settings.log_format == "human" or (settings.log_format == "auto" and stream.isatty())
     level = getattr(logging, settings.log_level.upper())
     first: list[Processor] = [

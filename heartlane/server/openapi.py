@@ -19,7 +19,7 @@ from heartlane import __version__
 from heartlane.server.depends import BodyReader, Caller
 from heartlane.server.errors import RETRY_AFTER_SECONDS_DEFAULT
 from heartlane.server.limits import ROUTES
-from heartlane.server.openapi_security import SCHEMES, security_of
+from heartlane.server.openapi_security import SCHEMES, SIGNED, security_of
 from heartlane.store.tokens import Scope
 from heartlane.wire.answers import ClaimAnswer, ErrorAnswer, ReportAnswer
 from heartlane.wire.errors import CODES
@@ -59,6 +59,7 @@ TAGS: Final = (
     ("Projects", "What everything else belongs to."),
     ("Milestones", "Where a project is going."),
     ("Tickets", "What is wanted, and of which roles; lanes move them along."),
+    ("GitHub", "Projects that are linked with it, and what it tells."),
     ("Sessions", "Who calls, and which browsers are logged in."),
     ("Audit", "Who did what."),
     ("Webhooks", "Where news of a project goes, signed and tried again, and how that went."),
@@ -129,8 +130,18 @@ CONFLICTS: Final[Mapping[str, Sequence[str]]] = {
     "create_webhook": ("NO_SECRET_KEY",),
     "patch_webhook": ("NO_SECRET_KEY",),
     "rotate_webhook_secret": ("NO_SECRET_KEY",),
+    "import_github": ("GITHUB_LINK_BROKEN",),
+    "hear_github": (
+        "NOT_AUTHENTICATED",
+        "RATE_LIMITED",
+        "INVALID_REQUEST",
+        "NOT_FOUND",
+        "PAYLOAD_TOO_LARGE",
+        "UNSUPPORTED_MEDIA_TYPE",
+        "UNAVAILABLE",
+    ),
 }
-"""Operation → the 409s it can answer."""
+"""Operation → the 409s it can answer, and what else goes beyond what its kind of operation can."""
 
 ABOUT_A_CLAIM: Final = frozenset(
     {"report", "claim_run", "release_run", "pause_run", "resume_run", "cancel_run", "retry_run"}
@@ -324,7 +335,7 @@ def _add_errors(
     responses = operation["responses"]
     for status in sorted({CODES[code].status for code in codes}):
         responses[str(status)] = _error_response(name, status, [code for code in codes if CODES[code].status == status])
-    if scope is not None:
+    if scope is not None or name in SIGNED:
         for response in responses.values():
             response.setdefault("headers", {}).update(
                 {header: {"$ref": f"#/components/headers/{header}"} for header in RATE_LIMIT_HEADERS}
@@ -353,6 +364,8 @@ def _error_example(name: str, code: str) -> dict[str, Any]:
         body["error"] = f"The request is not valid: {path} {message}."
         body["fieldErrors"] = {path: message}
         body["issues"] = [{"path": path, "message": message}]
+    if code == "GITHUB_LINK_BROKEN":
+        body["relinkGithub"] = True
     if row.status in (429, 503):
         body["retryAfter"] = RETRY_AFTER_SECONDS_DEFAULT
     if row.status == 409 and name in ABOUT_A_CLAIM:

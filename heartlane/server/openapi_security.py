@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from heartlane.server.sessions import COOKIE, CSRF_HEADER
 
+SIGNED: Final = frozenset({"hear_github"})
+"""Operations under /api that are believed by a signature, and take no token."""
 TOKEN_ALONE: Final = frozenset({"create_login_link"})
 """Operations that a session may not call."""
 

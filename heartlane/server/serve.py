@@ -31,6 +31,7 @@ from heartlane.server.context import Context
 from heartlane.server.courier import Courier
 from heartlane.server.gate import Gate
 from heartlane.server.gateway import Gateway
+from heartlane.server.importer import Importer
 from heartlane.server.limits import RateLimiter
 from heartlane.server.logs import configure
 from heartlane.server.metrics import Metrics
@@ -97,6 +98,7 @@ async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
             take_back.start()
             courier.start()
             watch.start()
+            context.importer.start()
             await serve_app(make_app(context, pages), settings, context.gate)
         finally:
             ended = await _close((take_back, watch, courier), context)
@@ -111,7 +113,13 @@ async def _close(loops: Sequence[TakeBackLoop | Watch | Courier], context: Conte
     async def end_loops() -> None:
         await asyncio.gather(*(loop.close() for loop in loops))
 
-    for close in (end_loops, context.streams.close, context.auth.close, context.store.close):
+    for close in (
+        end_loops,
+        context.importer.close,
+        context.streams.close,
+        context.auth.close,
+        context.store.close,
+    ):
         closing = asyncio.create_task(close())
         await asyncio.wait((closing,), timeout=CLOSE_SECONDS)
         if closing.done():
@@ -133,7 +141,10 @@ def make_context(settings: Settings, store: Store) -> Context:
     store.ledger.on_batch = metrics.batch
     limiter = RateLimiter(settings.rate_limits)
     sessions = Sessions(settings, store, auth)
-    return Context(settings, store, auth, limiter, metrics, gate, waiters, streams, sessions, settings.vault())
+    importer = Importer(store, settings)
+    return Context(
+        settings, store, auth, limiter, metrics, gate, waiters, streams, sessions, settings.vault(), importer
+    )
 
 
 def make_app(context: Context, pages: APIRouter | None = None) -> Gateway:

@@ -229,6 +229,19 @@ class Settings(DatabaseSettings):
         description="Networks, addresses and host names, by comma, that webhooks may lead to without being public.",
         examples=["none"],
     )
+    github_webhook_secret: SecretStr | None = Field(
+        None,
+        description="Secret of GitHub's webhooks to /api/hooks/github; several by comma while it changes.",
+        examples=["none: no webhooks are taken"],
+    )
+    github_token: SecretStr | None = Field(
+        None,
+        description="Token with which the server itself imports issues from GitHub.",
+        examples=["none: only what is public is seen"],
+    )
+    github_api_url: str = Field(
+        "https://api.github.com", description="Address of GitHub's API; https://HOST/api/v3 for an Enterprise Server."
+    )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="Least level that is logged; debug logs every report."
     )
@@ -300,10 +313,38 @@ class Settings(DatabaseSettings):
         path = self.database.path
         return Vault(self.secret_keys(), None if path is None else path.with_name(path.name + KEY_FILE_SUFFIX))
 
+    @field_validator("github_webhook_secret", "github_token")
+    @classmethod
+    def _github_secret(cls, value: SecretStr | None) -> SecretStr | None:
+        for part in [] if value is None else value.get_secret_value().split(","):
+            if not 16 <= len(part.strip()) <= 500 or not part.strip().isascii() or not part.strip().isprintable():
+                raise ValueError("must be 16 to 500 printable characters")
+        return value
+
+    @field_validator("github_api_url")
+    @classmethod
+    def _github_api_url(cls, value: str) -> str:
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc or parts.query:
+            raise ValueError("must be an address such as https://api.github.com")
+        return value.rstrip("/")
+
+    def github_secrets(self) -> list[str]:
+        """The secrets that GitHub's webhooks may be signed with; none where none are taken."""
+        return _parts_of(self.github_webhook_secret)
+
+    def own_secrets(self) -> list[str]:
+        """Every secret among the settings but the database's, for the log's redaction."""
+        return [*_parts_of(self.github_webhook_secret), *_parts_of(self.github_token)]
+
     @field_validator("log_level", "log_format", mode="before")
     @classmethod
     def _lower(cls, value: Any) -> Any:
         return value.lower() if isinstance(value, str) else value
+
+
+def _parts_of(secret: SecretStr | None) -> list[str]:
+    return [] if secret is None else [part.strip() for part in secret.get_secret_value().split(",")]
 
 
 Loaded = TypeVar("Loaded", bound=DatabaseSettings)

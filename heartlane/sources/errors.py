@@ -20,11 +20,13 @@ class SourceRefused(SourceError):
     """The source says no, and will say so again.
 
     token   whether it is the token that it refuses
+    hidden  whether it says that there is no such thing, as it does of what the token may not see
     """
 
-    def __init__(self, text: str, *, token: bool = False) -> None:
+    def __init__(self, text: str, *, token: bool = False, hidden: bool = False) -> None:
         super().__init__(text)
         self.token = token
+        self.hidden = hidden
 
 
 class SourceDown(SourceError):

@@ -179,6 +179,7 @@ class Api:
                 f"{self.what} answers {raw.status} for {path}: {_message(raw)}. Either it isn't there, or the token in "
                 f"{self._token_name} may not see it.",
                 token=raw.status == 403,
+                hidden=raw.status == 404,
             )
         if raw.status == 408 or raw.status >= 500:
             raise SourceDown(f"{self.what} answered {raw.status}: {_message(raw)}.")

@@ -86,12 +86,14 @@ async def run_import(
     wanted: Wanted,
     progress: Progress,
     keep: Callable[[Progress], Awaitable[None]],
+    *,
+    pages_max: int | None = None,
 ) -> None:
-    """Walk from `progress.cursor` to the end. `keep` is called after each page, when all of it is written.
+    """Walk from `progress.cursor` to the end, or for so many pages. `keep` is called when all of a page is written.
 
     Raises SourceError, and whatever `sink` raises; `progress` is then as it was last kept.
     """
-    while not progress.finished:
+    while not progress.finished and (pages_max is None or progress.pages < pages_max):
         page = await source.page(progress.cursor)
         shaped = _once(
             [

@@ -344,6 +344,13 @@ runs = Table(
     Index("runs_plan_idx", "plan_id", "number"),
     Index("runs_state_idx", "billing_account_id", "state", "number"),
     Index(
+        "runs_pr_url_idx",
+        "pr_url",
+        sqlite_where=text("pr_url IS NOT NULL"),
+        postgresql_where=text("pr_url IS NOT NULL"),
+        postgresql_using="hash",
+    ),
+    Index(
         "runs_worker_idx",
         "billing_account_id",
         "worker_id",

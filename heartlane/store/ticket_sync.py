@@ -59,6 +59,12 @@ class Told(NamedTuple):
         return Said(self.roles, self.status, self.resolution_type, {**texts, "description": digest(self.description)})
 
 
+def told_of(fields: Mapping[str, Any]) -> Told:
+    """The fields of a ticket as `PUT /api/projects/{id}/tickets` takes them; what may be left out there may be here."""
+    left_out = {"external_url": None, "external_key": None, "resolution_type": None, "milestone_id": None}
+    return Told(**{**left_out, **fields, "roles": tuple(fields["roles"])})
+
+
 class Synced(NamedTuple):
     """What became of a ticket, and how it is now; None where it was skipped."""
 

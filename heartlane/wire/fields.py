@@ -22,6 +22,7 @@ REQUEST_TYPE_MAX: Final = 100
 TICKET_PRIORITY_MAX: Final = 50
 ACTOR_ROLE_MAX: Final = 200
 EXTERNAL_KEY_MAX: Final = 200
+LABEL_MAX: Final = 200
 SUGGESTED_RESOLUTION_MAX: Final = 5_000
 MILESTONE_DESCRIPTION_MAX: Final = 5_000
 EVIDENCE_MAX: Final = 20_000
@@ -166,6 +167,8 @@ TicketDescription = Annotated[
     str, Field(min_length=bounds.TICKET_DESCRIPTION_MIN, max_length=bounds.TICKET_DESCRIPTION_MAX), NO_NUL
 ]
 ExternalKey = Annotated[str, Field(min_length=1, max_length=EXTERNAL_KEY_MAX), NO_NUL]
+Label = Annotated[str, Field(min_length=1, max_length=LABEL_MAX), NO_NUL]
+"""A label of an issue, elsewhere."""
 RequestType = Annotated[str, Field(min_length=1, max_length=REQUEST_TYPE_MAX), NO_NUL]
 TicketPriority = Annotated[str, Field(min_length=1, max_length=TICKET_PRIORITY_MAX), NO_NUL]
 ActorRole = Annotated[str, Field(min_length=1, max_length=ACTOR_ROLE_MAX), NO_NUL]

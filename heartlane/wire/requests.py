@@ -22,6 +22,7 @@ from heartlane.wire.fields import (
     ExternalKey,
     Id,
     Instant,
+    Label,
     Labels,
     LaneKey,
     LanePriority,
@@ -320,6 +321,20 @@ def _check_status_and_stage(status: str | None, stage: str | None) -> None:
         raise PydanticCustomError(
             "status_and_stage", "has a status and a stage that contradict each other: closed goes with live alone"
         )
+
+
+# --- GitHub -------------------------------------------------------------------------------------------------------
+
+
+class GithubLinkBody(RequestBody):
+    """How a project is linked with the repository at its `repo_url`. What is left out is not wanted."""
+
+    label: Label | None = None
+    """Issues with this label become tickets; null: all that are open."""
+    roles: Annotated[dict[RoleName, Annotated[list[Label], Field(max_length=50)]], Field(max_length=7)] = {}
+    """Role → labels that ask for it, `*` for anything. Labels that are called like a role count beside these."""
+    milestone_id: Id | None = None
+    """The milestone that new tickets get."""
 
 
 # --- plans --------------------------------------------------------------------------------------------------------

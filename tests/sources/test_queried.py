@@ -184,7 +184,7 @@ def test_a_document_as_text() -> None:
         ],
     }
     tasks = [
-        {"type": "taskItem", "attrs": {"state": state}, "content": [text(state.lower())]} for state in ("DONE", "TODO")
+        {"type": "taskItem", "attrs": {"state": state}, "content": [text(state.lower())]} for state in ("DONE", "OPEN")
     ]
     cells = [{"type": "tableCell", "content": [paragraph(text(word))]} for word in ("a", "b")]
     found = text_of_document(
@@ -210,7 +210,7 @@ def test_a_document_as_text() -> None:
         "Sums are **wrong**\n[see](https://example.com)",
         "1. one",
         "   - within",
-        "- [x] done\n- [ ] todo",
+        "- [x] done\n- [ ] open",
         "```python\n1 + 1\n```",
         "> said",
         "| a | b |",

@@ -413,7 +413,26 @@ _0004: Final[Tables] = {
     "notice_rules": [{"project_id": PROJECT, "rules_json": '{"lane_failed":{"enabled":false}}', "updated_at": NOW}],
 }
 
-ROWS: Final[Mapping[str, Tables]] = {"0001": _0001, "0002": _0002, "0005": _0005, "0004": _0004}
+_0007: Final[Tables] = {
+    "github_links": [
+        {
+            "project_id": PROJECT,
+            "label": "agent",
+            "roles_json": '{"backend":["api*"]}',
+            "milestone_id": MILESTONE,
+            "import_json": '{"state":"running","cursor":{}}',
+            "import_due_at": LATER,
+            "created_at": NOW,
+            "updated_at": NOW,
+        }
+    ],
+    "github_deliveries": [{"delivery_id": "72d3162e-cc78-11e3-81ab-4c9367dc0958", "received_at": NOW}],
+    "pull_requests": [
+        {"project_id": PROJECT, "url_key": "5f" * 16, "url": "https://git.test/1", "state": "merged", "updated_at": NOW}
+    ],
+}
+
+ROWS: Final[Mapping[str, Tables]] = {"0001": _0001, "0002": _0002, "0005": _0005, "0004": _0004, "0007": _0007}
 """Revision → table → rows. A revision has the tables of those before it, but for those that it gives anew."""
 
 GONE: Final[frozenset[tuple[str, str]]] = frozenset()

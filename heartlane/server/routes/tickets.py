@@ -16,7 +16,7 @@ from heartlane.server.errors import ApiError, Issue, invalid_request
 from heartlane.server.routes.projects import find_project
 from heartlane.store import ticket_sync, tickets
 from heartlane.store.store import WriteTransaction
-from heartlane.store.ticket_sync import Told
+from heartlane.store.ticket_sync import Told, told_of
 from heartlane.store.tickets import Refused, TicketFilter, TicketRow, UrlTaken
 from heartlane.wire.answers import SyncedTickets, TicketAnswer, TicketList
 from heartlane.wire.parse import dump_json
@@ -46,7 +46,7 @@ async def create_ticket(
     await find_project(context, principal, project_id)
     values = _columns(body.model_dump(exclude={"roles", "verified_existing"}))
     async with context.store.writing() as tx:
-        await _check_milestone(tx, project_id, values)
+        await check_milestone(tx, project_id, values)
         ticket, is_new = await tickets.create_ticket(
             tx, project_id, values, roles=body.roles, verified_existing=body.verified_existing
         )
@@ -67,7 +67,7 @@ async def sync_tickets(
     takes away is skipped, one that it adds is pending. What is closed there is closed here, once no lane works on it.
     """
     await find_project(context, principal, project_id)
-    told = [Told(**{**ticket.model_dump(), "roles": tuple(ticket.roles)}) for ticket in body.tickets]
+    told = [told_of(ticket.model_dump()) for ticket in body.tickets]
     _refuse_told_twice(told)
     async with context.store.writing() as tx:
         await _check_milestones(tx, project_id, told)
@@ -143,7 +143,7 @@ async def _change(
     await find_project(context, principal, project_id)
     columns = _columns(changes)
     async with context.store.writing() as tx:
-        await _check_milestone(tx, project_id, columns)
+        await check_milestone(tx, project_id, columns)
         try:
             changed = await tickets.change_tickets(tx, project_id, ticket_ids, columns)
         except UrlTaken as taken:
@@ -161,7 +161,8 @@ def _columns(values: dict[str, Any]) -> dict[str, Any]:
     return values
 
 
-async def _check_milestone(tx: WriteTransaction, project_id: str, values: dict[str, Any]) -> None:
+async def check_milestone(tx: WriteTransaction, project_id: str, values: dict[str, Any]) -> None:
+    """Raise the 400 of a `milestone_id` that is no milestone of the project."""
     milestone_id = values.get("milestone_id")
     if milestone_id is not None and not await tickets.is_milestone_of(tx.conn, project_id, milestone_id):
         raise invalid_request([Issue("milestone_id", "is not a milestone of this project")])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from heartlane.store import news_schema  # noqa: F401 - its tables belong to the schema, too
+from heartlane.store import github_schema, news_schema  # noqa: F401 - their tables belong to the schema, too
 from heartlane.store.schema import metadata
 
 context.configure(

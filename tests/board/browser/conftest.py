@@ -39,9 +39,7 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def standing_site(
-    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, browser: Browser
-) -> Iterator[Site]:
+def standing_site(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Site]:
     """A server that stays for all of these tests."""
     folder = tmp_path_factory.mktemp("board")
     shutil.copyfile(sqlite_template, folder / "heartlane.db")
