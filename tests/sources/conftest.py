@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +15,16 @@ from tests.sources.tracker import FakeGitHub, FakeGitLab, speaking
 
 
 @pytest.fixture
+def database_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """A migrated database of its own. A source doesn't see which engine it is; what is written is tried on both."""
+    path = tmp_path / "heartlane.db"
+    shutil.copyfile(sqlite_template, path)
+    return f"sqlite:///{path}"
+
+
+@pytest.fixture
 async def desk(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Desk]:
-    """A project on each engine."""
+    """A project."""
     desk = await make_desk(harness, monkeypatch)
     yield desk
     await desk.close()
