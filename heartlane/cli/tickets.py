@@ -14,6 +14,7 @@ from heartlane.cli.fields import TICKET_COLUMNS, TICKET_LINES
 from heartlane.cli.lanes import checked
 from heartlane.cli.output import AsJson, Format, Output, chosen, many_lines, one_line, short_id, show_list, show_one
 from heartlane.cli.results import show_results, tried
+from heartlane.cli.tickets_github import app as github_app
 from heartlane.cli.tickets_import import app as import_app
 from heartlane.client import project_calls
 from heartlane.client.call import Call
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 app.add_typer(import_app, name="import")
+app.add_typer(github_app, name="github")
 
 Ticket = Annotated[str, typer.Argument(metavar="TICKET", help="Its title, its id, or the beginning or end of its id.")]
 Tickets = Annotated[list[str], typer.Argument(metavar="TICKET...", help="Titles, ids, or the ends of ids.")]
