@@ -31,7 +31,8 @@ load_all_checks()
 BEYOND_SCHEMAS: Final = re.compile(
     r"is not a (ticket|milestone) of |is a (closed )?ticket|must be the next_cursor|belongs to a close|"
     r"contradict each other|must be unique: lane|must name a lane of this plan|must not make a lane wait|"
-    r"must name at most|characters long as JSON|names a field twice|"
+    r"must be unique: tickets|is that of the ticket|needs an external_url or|belongs to the status closed|"
+    r"must be that of a repository at|must name at most|characters long as JSON|names a field twice|"
     r"leads to |names the port|must not hold a user name|must name a host|is not an address that can be read|"
     r"would be one too many|which has no secret"
 )
