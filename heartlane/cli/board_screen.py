@@ -23,11 +23,14 @@ HELP: Final = (
     ("?", "this"),
     ("q", "end"),
 )
-KEYS_LINE: Final = (
-    "↑↓ choose  Enter details  p pause  r resume  c cancel  t retry  / find  a needs a hand  ? keys  q quit"
+KEYS_LINES: Final = (
+    "↑↓ choose  ⏎ details  p pause  r resume  c cancel  t retry  / find  a needs a hand  ? keys  q quit",
+    "⏎ details  p pause  r resume  c cancel  t retry  / find  ? keys  q quit",
+    "⏎ p r c t / a  ? keys  q quit",
+    "? keys  q quit",
 )
-SHORT_KEYS_LINE: Final = "↑↓ ⏎ p r c t / a ? q"
-TOO_SMALL: Final = (24, 5)
+"""The first that fits stands at the foot."""
+TOO_SMALL: Final = (28, 5)
 """Columns and lines below which there is no board."""
 
 
@@ -135,7 +138,7 @@ def _foot(board: Board, view: View, columns: int) -> Line:
         return (Span(one_line(view.said)),)
     if view.helping or view.details is not None:
         return (Span("Esc goes back", "dim"),)
-    return (Span(KEYS_LINE if columns >= len(KEYS_LINE) else SHORT_KEYS_LINE, "dim"),)
+    return (Span(next((line for line in KEYS_LINES if len(line) <= columns), ""), "dim"),)
 
 
 def _table(board: Board, view: View, columns: int, room: int, now: datetime) -> tuple[list[Line], int]:

@@ -14,7 +14,7 @@ from heartlane.cli.board import Board, Narrowing
 from heartlane.cli.board_feed import Feed
 from heartlane.cli.board_screen import View, lines_of
 from heartlane.cli.fields import attention, last_line, payload
-from heartlane.cli.output import Format, is_live, one_line, short_id, to_json
+from heartlane.cli.output import Format, is_live, note, one_line, short_id, to_json
 from heartlane.client import calls
 from heartlane.client.aio import AsyncClient
 from heartlane.client.call import Call
@@ -48,22 +48,30 @@ def watch_lanes(watched: Watched, how: Format) -> int:
             if on_screen:
                 return await Watcher(client, watched.narrowing, project_id, plan_id).run()
             lines = Lines(watched.narrowing, as_json=how is not Format.TABLE)
-            await Feed(client, lines.board, project_id=project_id, plan_id=plan_id).run()
+            await Feed(client, lines, project_id=project_id, plan_id=plan_id).run()
             return 0
 
     return asyncio.run(watching())
 
 
-class Lines:
+class Lines(Board):
     """A line for each change of a lane."""
 
     def __init__(self, narrowing: Narrowing, *, as_json: bool) -> None:
-        self._narrowing = narrowing
+        super().__init__(narrowing, self._changed)
         self._as_json = as_json
-        self.board = Board(narrowing, self._changed)
+
+    def link(self, text: str, *, good: bool) -> None:
+        """How the connection is, in words: said when it is another."""
+        if good and not self.link_good:
+            note(f"watching {len(self.shown)} lanes")
+        elif not good and self.link_good:
+            note(one_line(text))
+        super().link(text, good=good)
 
     def _changed(self, before: Json | None, run: Json) -> None:
-        if not self._narrowing.fits(run) and not (before and self._narrowing.fits(before)):
+        fits = self.narrowing.fits
+        if not fits(run) and not (before and fits(before)):
             return
         if before is not None and all(before.get(field) == run.get(field) for field in TOLD):
             return
