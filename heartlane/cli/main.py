@@ -46,6 +46,7 @@ GROUPS: Final = {
         *("watch", "lanes", "lane", "workers", "plan", "projects", "milestones", "tickets"),
         *("webhooks", "notices"),
     ),
+    "Who you are": ("login", "logout"),
     "Run a worker": ("work", "worker", "doctor", "spool"),
     "From within a lane": ("report", "ship", "fail"),
 }

@@ -294,8 +294,9 @@ def cell(row: Row, column: Column) -> Text:
 
 
 def note(text: str) -> None:
-    """Say something beside what was asked for, on stderr."""
-    print(text, file=sys.stderr)
+    """Say something beside what was asked for, on stderr, and after what was printed before."""
+    sys.stdout.flush()
+    print(text, file=sys.stderr, flush=True)
 
 
 def confirm(question: str, *, yes: bool) -> None:

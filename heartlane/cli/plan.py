@@ -249,13 +249,15 @@ def init(
     force: Annotated[bool, typer.Option("--force", help="Write over a file that is there.")] = False,
 ) -> None:
     """Write an example of a plan, with a comment for each thing that it may say."""
-    import os
-
     from heartlane.cli.plan_example import EXAMPLE
-    from heartlane.client.settings import URL_VARIABLE
+    from heartlane.client.errors import NotConfigured
+    from heartlane.client.settings import server_url
     from heartlane.wire.plan_file import SCHEMA_PATH
 
-    server = os.environ.get(URL_VARIABLE, "http://127.0.0.1:8484").rstrip("/").removesuffix("/api")
+    try:
+        server = server_url(None)
+    except NotConfigured:
+        server = "http://127.0.0.1:8484"
     text = EXAMPLE.format(schema=server + SCHEMA_PATH)
     if str(file) == "-":
         print(text, end="")

@@ -51,6 +51,7 @@ _CHANGING: Final = re.compile(
     r"|(?P<request>\b[0-9a-f]{12}-[0-9a-f]+\b)"
     r"|(?P<date>\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} [\d:]{8} GMT)"
     r"|(?P<room>\b[\d,.]+ GiB free\b)"
+    r"|(?P<shortid>(?<![\w-])[0-9a-f]{8}(?![\w-]))"
     r"|(?P<version>(?<=\bgit )\d+(?:\.\d+)+)"
     r"|(?P<left>(?<=RateLimit-Remaining: )\d+|(?<=RateLimit-Reset: )\d+)",
     re.IGNORECASE,
@@ -179,7 +180,7 @@ class Names:
 
     def _name(self, found: re.Match[str]) -> str:
         kind = found.lastgroup or ""
-        if kind not in ("id", "token"):
+        if kind not in ("id", "shortid", "token"):
             return f"<{kind}>"
         return self._names.setdefault(found[0], f"<{kind} {len(self._names) + 1}>")
 
