@@ -228,3 +228,20 @@ def test_a_table_on_a_terminal_is_coloured_and_fits(fleet: People, variables: di
         plain = re.sub(r"\x1b\[[0-9;]*m", "", shown.sent)
         assert all(len(line) <= 80 for line in plain.splitlines())
         assert "long long" in plain
+
+
+@pytest.mark.parametrize(("typed", "code", "state"), [("n", 32, "claimed"), ("y", 0, "failed")])
+def test_what_ends_something_asks_first_and_says_what_will_happen(
+    fleet: People, typed: str, code: int, state: str
+) -> None:
+    (run_id,) = fleet.lanes(fleet.project(f"Asked {typed}"), f"asked-{typed}").values()
+    fleet.claim(run_id, "asked.1")
+    with terminal(fleet, "lane", "cancel", f"asked-{typed}") as shown:
+        until = time.monotonic() + SECONDS
+        while "[y/N]" not in shown.sent:
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        assert f"Cancel asked-{typed} ({run_id[-8:]}, claimed, held by asked.1)? " in shown.sent.replace("\r\n", "")
+        shown.press(f"{typed}\n")
+        assert shown.end() == code
+    assert fleet.json("lane", "show", run_id)["run"]["state"] == state
