@@ -70,6 +70,7 @@ async def test_without_a_stream_it_asks_for_what_is_held_and_for_what_no_longer_
         await wait_for(lambda: state_of(board, more["three"]) == "queued")
 
 
+@pytest.mark.slow  # the quick ones: the board on a terminal, and a lane's log over a restart
 async def test_the_stream_goes_on_over_a_restart_of_the_server(tmp_path: Path) -> None:
     server = ServerProcess(f"sqlite:///{tmp_path / 'heartlane.sqlite3'}", tmp_path)
     with closing(server):
