@@ -16,6 +16,7 @@ from fastapi import APIRouter, FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -48,6 +49,10 @@ from heartlane.store.pages import BadCursor
 
 LIMITED: Final = re.compile(r"/api/agents/(plan$|plans/[^/]+/(?:approve|reject)$)")
 NO_STORE: Final = (b"cache-control", b"no-store")
+COMPRESSED_BYTES_MIN: Final = 4_096
+COMPRESSION: Final = 3
+"""Answers from this size on are compressed for who takes it, streams never: a page of 200 lanes is 240 KB without. At
+this level that takes some 2 ms of it."""
 ROUTERS: Final = tuple(
     module.router
     for module in (
@@ -64,7 +69,8 @@ def create_app(context: Context, pages: APIRouter | None = None) -> App:
     """
     app = make_fastapi(context, pages)
     trusted = context.settings.trusted_proxies
-    return AccessLog(Front(context, app, Methods(pages)), lambda scope: client_ip(scope, trusted))
+    small = GZipMiddleware(app, COMPRESSED_BYTES_MIN, COMPRESSION)
+    return AccessLog(Front(context, small, Methods(pages)), lambda scope: client_ip(scope, trusted))
 
 
 def make_fastapi(context: Context, pages: APIRouter | None) -> FastAPI:

@@ -54,7 +54,7 @@ async function show({ samePage = false, back = false } = {}) {
     }
     pageKeys(shown.page.keys ?? []);
   } catch (error) {
-    if (mine === turn) put(main, failure(error, () => show()));
+    if (mine === turn) put(main, h("h1", {}, "The board"), failure(error, () => show()));
     console.error(error);
   }
   const restored = back ? (history.state?.scroll ?? 0) : 0;

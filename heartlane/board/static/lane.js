@@ -27,7 +27,7 @@ export async function mount(main, { id }) {
   try {
     detail = (await get(`/api/agents/runs/${encodeURIComponent(id)}`)).run;
   } catch (error) {
-    put(main, failure(error, error.status === 404 ? null : () => location.reload()), h("p", { class: "center" }, h("a", { href: "/" }, "All lanes")));
+    put(main, h("h1", {}, "Lane"), failure(error, error.status === 404 ? null : () => location.reload()), h("p", { class: "center" }, h("a", { href: "/" }, "All lanes")));
     return {};
   }
   const page = new Lane(main, detail, await may("operator").catch(() => false));

@@ -3,7 +3,7 @@
 import { logIn } from "./api.js";
 
 const QUIET_MILLISECONDS = 40_000; // the server says something every 15 s
-const AGAIN_MILLISECONDS = [500, 1_000, 2_000, 4_000, 8_000, 15_000];
+const AGAIN_MILLISECONDS = [500, 1_000, 2_000, 3_000, 5_000, 10_000];
 const HIDDEN_MILLISECONDS = 60_000;
 
 /**
