@@ -214,8 +214,8 @@ function matcher(wanted) {
     if (plan && run.plan_id !== plan) return false;
     if (worker && run.worker_id !== worker) return false;
     if (!words.length) return true;
-    const text = `${run.title} ${run.lane_key} ${run.role} ${run.state} ${run.worker_id ?? ""} ${run.phase ?? ""} ${run.log_line ?? ""} ${run.branch ?? ""} ${run.id}`.toLowerCase();
-    return words.every((word) => text.includes(word));
+    const text = `${run.title} ${run.lane_key} ${run.role} ${run.state} ${run.worker_id ?? ""} ${run.phase ?? ""} ${run.log_line ?? ""} ${run.branch ?? ""}`.toLowerCase();
+    return words.every((word) => text.includes(word) || (word.length > 5 && run.id.startsWith(word)));
   };
 }
 
@@ -237,6 +237,7 @@ function group(runs, by) {
     (one, other) =>
       one.urgent - other.urgent ||
       one.rank - other.rank ||
+      (WAITING.has(one.run.state) ? (other.run.priority ?? 0) - (one.run.priority ?? 0) : 0) ||
       (ENDED.has(one.run.state) ? compare(other.at, one.at) : compare(one.at, other.at)) ||
       compare(one.run.id, other.run.id),
   );

@@ -1,8 +1,8 @@
 """The browser that the board's tests look with: a Chromium of this machine, found or, where that may be, installed.
 
-`python -m tests.board.browser.chromium` (`make browser`) installs Debian's. With `--if-missing` (as `make test` calls it) it does
-so only as root, with apt, and where nobody sits at a terminal: that is a build machine or a container. Whatever comes
-of it, it ends well then: the tests say themselves when they leave the browser out.
+`python -m tests.board.browser.chromium` (`make browser`) installs Debian's. With `--if-missing` (as `make test` calls
+it) it does so only as root, with apt, and where nobody sits at a terminal: that is a build machine or a container.
+Whatever comes of it, it ends well then: the tests say themselves when they leave the browser out.
 """
 
 from __future__ import annotations

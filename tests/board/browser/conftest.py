@@ -31,7 +31,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
 
 @pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
-    """A Chromium without a window, for these tests alone: while it lives, no other event loop can run in this thread."""
+    """A Chromium without a window, for these tests alone: while it lives, this thread can run no other event loop."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=BROWSER, args=list(chromium.FLAGS))
         yield browser

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 import httpx
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, ViewportSize, expect
 
 from docs.scene import Fleet, Lane, event
 from tests.e2e.server_process import ServerProcess
@@ -16,7 +16,7 @@ from tests.e2e.server_process import ServerProcess
 SECONDS: Final = 20.0
 """How long anything may take that a test waits for; all of it comes at once on a machine that isn't busy."""
 MILLISECONDS: Final = SECONDS * 1000
-WIDE: Final = {"width": 1280, "height": 860}
+WIDE: Final = ViewportSize(width=1280, height=860)
 expect.set_options(timeout=MILLISECONDS)
 
 

@@ -22,10 +22,11 @@ def scene(standing_site: Site) -> dict[str, str]:
 
 def rows(page: Page) -> list[str]:
     """What stands in the list, from above, headings in brackets."""
-    return page.locator(".rows > *").evaluate_all(
+    shown: list[str] = page.locator(".rows > *").evaluate_all(
         """rows => rows.map(row => row.matches(".group-row") ? `[${row.querySelector("span").textContent}]`
                                                               : row.querySelector(".lane-title").textContent)"""
     )
+    return shown
 
 
 def test_what_needs_a_hand_stands_first_with_its_reason(page: Page, scene: dict[str, str]) -> None:

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from docs.scene import event
-from tests.board.browser.site import Site
+from tests.board.browser.site import Site, until
 
 pytestmark = pytest.mark.browser
 
@@ -66,7 +66,7 @@ def test_five_thousand_lanes(site: Site, page: Page, many: tuple[str, list[dict[
     assert shown_at <= PAINT_MILLISECONDS_MAX
     expect(page.get_by_role("link", name=re.compile("All 5,000"))).to_be_visible()
     assert page.evaluate("document.querySelectorAll('*').length") < NODES_MAX
-    page.evaluate("tasks.length = 0")
+    assert max(page.evaluate("tasks"), default=0) < TASK_MILLISECONDS_MAX
     for place, run in enumerate(held):
         site.fleet.report(run, f"worker-{place}:h:1", event("phase_change", phase="tests"), log_line=f"said {place}")
         if place % 10 == 0:
@@ -78,10 +78,8 @@ def test_five_thousand_lanes(site: Site, page: Page, many: tuple[str, list[dict[
     page.get_by_label("Search lanes").fill("")
     page.keyboard.press("Escape")
     page.keyboard.press("End")
-    expect(page.get_by_role("row", name=re.compile("Piece of work 4-999"))).to_be_visible()
-    longest = max(page.evaluate("tasks"), default=0)
-    assert longest < TASK_MILLISECONDS_MAX
-    print(f"lanes shown after {shown_at:.0f} ms, longest task {longest:.0f} ms")
+    expect(page.locator(f".lane-row[aria-rowindex='{LANES + 3}']")).to_be_in_viewport()
+    assert max(page.evaluate("tasks"), default=0) < TASK_MILLISECONDS_MAX
 
 
 def test_a_log_of_many_events_keeps_the_page_small(site: Site, page: Page) -> None:
@@ -91,10 +89,10 @@ def test_a_log_of_many_events_keeps_the_page_small(site: Site, page: Page) -> No
         site.fleet.report(run, "ada:host:1", *lines)
     page.goto(f"/lanes/{run['id']}")
     expect(page.get_by_text("line 5999", exact=True)).to_be_visible()
-    lines = page.get_by_role("log")
+    log = page.get_by_role("log")
     for _ in range(6):
-        lines.evaluate("lines => lines.scrollTo(0, 0)")
-        page.wait_for_function("document.querySelector('.log-lines').scrollTop > 100")
+        log.evaluate("lines => lines.scrollTo(0, 0)")
+        until(lambda: log.evaluate("lines => lines.scrollTop") > 100, "earlier events stand above")
     assert page.locator(".event").count() <= 400
     page.get_by_role("button", name="Follow", exact=True).click()
     expect(page.get_by_text("line 5999", exact=True)).to_be_visible()
