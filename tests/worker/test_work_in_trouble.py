@@ -169,13 +169,15 @@ def test_a_claim_whose_answer_was_lost_is_taken_up(
 
     proxy.fate = fate
     run_ids = [] if waiting else lanes.add(label, labels={"for": label})
-    worker.start("--once", "--label", f"for={label}", "--lease", "30", "--", *prints("done"), url=proxy.url)
+    worker.start("--once", "--label", f"for={label}", "--lease", "300", "--", *prints("done"), url=proxy.url)
     if waiting:
         # The claim is being waited with at the server, and its answer will go nowhere.
         wait_for(lambda: lost, "a claim that is lost")
         time.sleep(1.0)
         run_ids = lanes.add(label, labels={"for": label})
+    added = time.monotonic()
     assert worker.wait() == 0, worker.said()
+    assert time.monotonic() - added < 15, "it waited until the lost claim was over, for 25 seconds"
     assert lost
     run = lanes.run(run_ids[0])
     assert (run["state"], run["attempt"], run["failures"]) == ("shipped", 1, 0)
