@@ -107,11 +107,13 @@ def flush(exchange: Exchange, header: Header, places: Places, *, reason: str = "
         tries = 0
         while (batch := spool.next_batch()) is not None:
             body = {**who, "lease_seconds": LAST_LEASE_SECONDS, "seq": batch.seq, "events": batch.decoded()}
-            means = exchange.post(f"{path}/events", body).meaning
+            reply = exchange.post(f"{path}/events", body)
+            means = reply.meaning
             if means in (Meaning.KEEP, Meaning.PAUSE, Meaning.STOP):
                 spool.acknowledge(batch.seq)
                 sent += len(batch.events)
-            elif means is Meaning.REFUSED:
+            elif means is Meaning.REFUSED and reply.code is not None:
+                # The server's own word: a proxy's says nothing about a batch that may have arrived before.
                 spool.refused(batch.seq)
             elif means is Meaning.LOST or (tries := tries + 1) >= TRIES:
                 return None

@@ -25,6 +25,8 @@ from heartlane.worker.spool_files import Outgoing, SpoolError
 
 LINGER_SECONDS: Final = 1.0
 """Between two batches, unless the next is full or urgent."""
+TOO_LARGE_TIMES: Final = 4
+"""So often in a row a proxy has to find a batch too large that may have got through before."""
 IDLE_SECONDS: Final = 0.25
 """Between two looks of a lane that is ending, for which nothing lingers."""
 
@@ -88,14 +90,23 @@ class Sender:
 
     def _send(self, batch: Outgoing) -> bool:
         """Send until it has arrived; False when nothing more can."""
-        tries = 0
+        tries = too_large = 0
+        # Of the first batch nobody knows whether a worker that was killed has sent it.
+        doubtful = self.reports == 0
         while not self._closing.is_set():
             sent_at = boottime()
             reply = self._exchange.post(f"{self._keeper.holding.path}/events", self._body(batch))
             self.reports += 1
             means = self._keeper.heard(reply, sent_at)
-            if means is Meaning.REFUSED and reply.code is None and len(batch.events) == 1:
-                means = Meaning.RETRY  # a proxy's word is enough to send less at once, not to give an event up
+            if means is Meaning.REFUSED and reply.code is None:
+                # A proxy's word is enough to send less at once, not to give an event up. And a batch that may have
+                # arrived is not sent in halves, of which the second would be stored twice, unless it proves too large.
+                too_large += 1
+                if len(batch.events) == 1 or (doubtful and too_large < TOO_LARGE_TIMES):
+                    means = Meaning.RETRY
+            else:
+                too_large = 0
+            doubtful = doubtful or reply.doubtful
             match means:
                 case Meaning.KEEP | Meaning.PAUSE | Meaning.STOP:
                     self._spool.acknowledge(batch.seq)

@@ -55,6 +55,27 @@ def test_a_claim_that_arrives_twice_takes_one_lane(lanes: Lanes, worker: Worker)
     assert (lanes.run(second)["state"], lanes.run(second)["attempt"]) == ("queued", 0)
 
 
+def test_a_batch_that_arrived_unheard_is_not_sent_in_halves(lanes: Lanes, worker: Worker, tmp_path: Path) -> None:
+    (run_id,) = lanes.add("halves", labels={"for": "halves"})
+    begun = tmp_path / "begun"
+    script = (
+        "import pathlib, time\nprint('ready', flush=True)\ntime.sleep(1.5)\n"
+        f"pathlib.Path({str(begun)!r}).touch()\n"
+        "print(*[f'mark {n}' for n in range(10)], sep='\\n', flush=True)\ntime.sleep(1.5)\n"
+    )
+    fates = [Fate(Fault.LOST), Fate(Fault.PAGE, 0.0, 413)]
+
+    def fate(method: str, path: str) -> Fate:
+        return fates.pop(0) if path.endswith("/events") and method == "POST" and fates and begun.exists() else FINE
+
+    with contextlib.closing(FaultyProxy(lanes.server.port)) as proxy:
+        proxy.fate = fate
+        worker.start("--once", "--label", "for=halves", "--", *python(script), url=proxy.url)
+        assert worker.wait() == 0, worker.said()
+    assert not fates
+    assert lanes.lines(run_id) == ["ready", *[f"mark {number}" for number in range(10)]]
+
+
 def test_a_worker_that_is_drained_while_it_connects_ends_soon(lanes: Lanes, worker: Worker) -> None:
     # A server whose queue of connections is full: the worker's claim has no connection that could be cut yet.
     with contextlib.ExitStack() as stack:
