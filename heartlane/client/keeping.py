@@ -25,6 +25,7 @@ from heartlane.client.calls import raw_report
 from heartlane.client.errors import ApiError, HeartlaneError, LaneLost
 from heartlane.client.lease import Lease, Meaning, Standing, meaning
 from heartlane.client.outbox import Outbox, Report
+from heartlane.client.retry import may_be_done
 from heartlane.lanes.run import FINISHED_STATES, HELD_STATES
 from heartlane.wire.answers import EventObject, ReportAnswer, RunDetail, RunObject
 
@@ -34,6 +35,8 @@ Ended = Literal["shipped", "failed", "released"]
 LOOK_SECONDS: Final = 1.0
 """Longest nap: a clock that jumped, as after sleep, is seen this soon."""
 REPORT_SECONDS_MAX: Final = 15.0
+TOO_LARGE_TIMES: Final = 4
+"""So often in a row a proxy has to find a report too large that may have got through before."""
 FOLLOW_AGAIN_SECONDS: Final = 5.0
 
 log = logging.getLogger("heartlane.client")
@@ -88,6 +91,8 @@ class Keeper:
         self._lease = Lease(lease_seconds, sent_at, outage_seconds)
         self._renew_at = sent_at
         self._tries = 0
+        self._doubtful = False  # whether the report under way may have been applied
+        self._too_large = 0
         self._try_at = 0.0
         self._hurry = False
         self._ending: int | None = None
@@ -224,6 +229,7 @@ class Keeper:
 
     def _answered(self, report: Report, answer: ReportAnswer, sent_at: float) -> None:
         self._tries = 0
+        self._doubtful, self._too_large = False, 0
         self.last_error = None
         self._lease = self._lease.confirmed(sent_at, self.lease_seconds)
         self._renew_at = self._lease.renew_at(self._sender.chance())
@@ -250,18 +256,31 @@ class Keeper:
                 self.know(error.run)
             self.lose(LaneLost(error.error, code=error.code))
             return
-        if what is Meaning.REFUSED and report.seq is not None:
+        if what is Meaning.REFUSED and report.seq is not None and self._certainly_refused(error):
             log.warning("the server refused a report on run %s: %s", self.run.id, error)
             self.refusal = error
             self.outbox.shrink()
             self._notify()
             return
+        self._doubtful |= report.seq is not None and may_be_done(error) and not 400 <= (status or 0) < 500
         if not self._tries:
             level = logging.WARNING if status in (401, 403, 404) else logging.INFO
             log.log(level, "no answer to a report on run %s, asking again: %s", self.run.id, error)
         self._tries += 1
         now = self._sender.clock()
         self._try_at = now + self._lease.retry_delay(self._tries, now, self._sender.chance(), error.retry_after)
+
+    def _certainly_refused(self, error: HeartlaneError) -> bool:
+        """Whether the report was not applied, so that its events may go by another number.
+
+        A proxy's word doesn't say so of one that may have arrived before, unless it proves too large.
+        """
+        if not isinstance(error, ApiError):
+            self._too_large += 1
+            if self._doubtful and self._too_large < TOO_LARGE_TIMES:
+                return False
+        self._doubtful, self._too_large = False, 0
+        return True
 
     def know(self, run: RunObject) -> None:
         """The run as an answer had it."""

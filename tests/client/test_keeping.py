@@ -67,6 +67,20 @@ async def test_two_of_three_renewals_get_lost(worker: Worker) -> None:
     assert (await worker.harness.read(run["id"]))["attempt"] == 1
 
 
+async def test_a_report_that_arrived_unheard_is_not_told_again_by_another_number(worker: Worker) -> None:
+    run = await one_run(worker)
+    async with worker.lane(run, lease_seconds=60) as lane:
+        worker.transport.next("/events", drop_answer, page(413))
+        for number in range(6):
+            await lane.log(f"line {number}")
+        await worker.let_pass(20)
+        await until(lambda: worker.transport.left == 0)
+        await until(lambda: lane._keeper._tries == 0)
+        await lane.ship()
+    events = await worker.harness.events(run["id"], type="log_line")
+    assert [event["payload"]["line"] for event in events] == [f"line {number}" for number in range(6)]
+
+
 # --- the lease runs out --------------------------------------------------------------------------------------------
 
 
