@@ -81,8 +81,9 @@ async def database_times_sqlite(url: str) -> list[float]:
             started = time.perf_counter()
             connection.execute("BEGIN IMMEDIATE")
             batch = sqlite.SqliteBatch(connection, clock.host_time(), Audience())
+            await batch.lock_limits([wanted.account_id])
             keys = await batch.label_keys(wanted.account_id)
-            lanes, _ = await batch.lock_claimable(wanted, keys, 1, clock.host_time())
+            lanes, _ = await batch.lock_claimable(wanted, keys, 1, clock.host_time(), None)
             if number >= WARMUP:
                 times.append((time.perf_counter() - started) * 1000)
             connection.execute("ROLLBACK")
@@ -103,8 +104,9 @@ async def database_times_postgres(url: str) -> list[float]:
             started = time.perf_counter()
             await connection.execute("BEGIN")
             batch = postgres.PostgresBatch(connection, clock, new_id(), Audience())
+            await batch.lock_limits([wanted.account_id])
             keys = await batch.label_keys(wanted.account_id)
-            lanes, _ = await batch.lock_claimable(wanted, keys, 1, clock.host_time())
+            lanes, _ = await batch.lock_claimable(wanted, keys, 1, clock.host_time(), None)
             if number >= WARMUP:
                 times.append((time.perf_counter() - started) * 1000)
             await connection.execute("ROLLBACK")

@@ -22,7 +22,7 @@ from bench import processes
 from bench.bodies import EVENTS_PER_REPORT, payload_events
 from bench.fleet import make_token
 from heartlane.lanes.run import EVENT_TYPE_BITS, Role
-from heartlane.store.schema import to_micros
+from heartlane.store.columns import to_micros
 
 BODIES: Final = 64
 """Different event bodies that stored reports take turns with."""
@@ -71,6 +71,7 @@ INSERT INTO plans (id, billing_account_id, project_id, title, status, source_tic
     approved_at, created_at, updated_at)
 VALUES ({})
 """
+_SOURCE: Final = "INSERT INTO lane_sources (billing_account_id, project_id, source) VALUES ({})"
 _LABEL_SET: Final = "INSERT INTO label_sets (billing_account_id, label_key) VALUES ({}) ON CONFLICT DO NOTHING"
 
 # Of the past, eight in ten are shipped, one failed; of the rest a half is held by workers and a half waits its turn.
@@ -185,6 +186,7 @@ def _rows_of_owner(now: Any, account_id: str) -> tuple[dict[str, Any], list[tupl
         (_PROJECT, project),
         (_PLAN, plan),
         (_LABEL_SET, (account_id, "")),
+        (_SOURCE, (account_id, project_id, "")),
     ]
     return {"account": account_id, "project": project_id, "plan": plan_id, "now": now}, statements
 

@@ -79,7 +79,7 @@ def states_and_commands() -> str:
 def lane_in(state: str, *, failures_left: int = 5) -> Run:
     """A lane that was played to that state, with so many failures left before it fails for good."""
     source = Source("account", "project", "plan", None, max_failures=5, stalled_after_seconds=900)
-    (run,) = initial_runs(source, [Lane("api", "Totals in the API", "backend")], {"api": "run"}, BEGIN)
+    (run,) = initial_runs(source, [Lane("api", "Totals in the API", "backend")], {"api": "run"}, {}, BEGIN)
     for command in PLAYED[state]:
         decision = allowed(run, command, LATE if isinstance(command, TakeBack) else BEGIN)
         run = run._replace(**decision.changes)

@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from heartlane.client import calls, github_calls, news_calls, people_calls, project_calls
+from heartlane.client import budget_calls, calls, github_calls, news_calls, people_calls, project_calls
 from heartlane.client.call import Call, Page
 
 if TYPE_CHECKING:
@@ -133,6 +133,9 @@ class Routes:
     deliveries = Listing(news_calls.deliveries)
     read_delivery = Method(news_calls.read_delivery)
     resend_delivery = Method(news_calls.resend_delivery)
+    read_budget = Method(budget_calls.read_budget)
+    set_budget = Method(budget_calls.set_budget)
+    let_go_on = Method(budget_calls.let_go_on)
     notices = Listing(news_calls.notices)
     dismiss_notice = Method(news_calls.dismiss_notice)
     read_notice_rules = Method(news_calls.read_notice_rules)

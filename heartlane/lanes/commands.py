@@ -73,6 +73,21 @@ class Retry(NamedTuple):
     by: str | None = None
 
 
+class Hold(NamedTuple):
+    """The project's budget is used up: the holder stands still, or its lane is released.
+
+    action      `pause`, or `stop` to release it
+    words       why, in one sentence
+    """
+
+    action: str
+    words: str
+
+
+class Lift(NamedTuple):
+    """The project's budget lets the lane go on."""
+
+
 class TakeBack(NamedTuple):
     """The server looks whether the lease has run out.
 
@@ -106,4 +121,18 @@ class NotePullRequest(NamedTuple):
     by: str | None = None
 
 
-Command = Report | Claim | Release | Pause | Resume | Cancel | Retry | TakeBack | Unblock | Ripen | NotePullRequest
+Command = (
+    Report
+    | Claim
+    | Release
+    | Pause
+    | Resume
+    | Cancel
+    | Retry
+    | TakeBack
+    | Unblock
+    | Ripen
+    | Hold
+    | Lift
+    | NotePullRequest
+)

@@ -187,8 +187,11 @@ def _never_free(after: Mapping[str, Sequence[str]]) -> set[str]:
     return set(waits)
 
 
-def initial_runs(source: Source, lanes: Sequence[Lane], run_ids: Mapping[str, str], now: datetime) -> list[Run]:
-    """One queued run per lane, in the plan's order. `run_ids`: lane key → the new run's id.
+def initial_runs(
+    source: Source, lanes: Sequence[Lane], run_ids: Mapping[str, str], hosts: Mapping[str, str], now: datetime
+) -> list[Run]:
+    """One queued run per lane, in the plan's order. `run_ids`: lane key → the new run's id; `hosts`: ticket id → the
+    host of its address, for those that have one. A lane's source is that of the first of its tickets with a host.
 
     `number` is 0: the database gives it, in this order, when the runs are stored.
     """
@@ -211,6 +214,7 @@ def initial_runs(source: Source, lanes: Sequence[Lane], run_ids: Mapping[str, st
             max_failures=source.max_failures,
             stalled_after_seconds=source.stalled_after_seconds,
             created_at=now,
+            source=next((hosts[ticket_id] for ticket_id in lane.ticket_ids if ticket_id in hosts), ""),
             state="queued",
             blockers_left=len(lane.after),
             updated_at=now,

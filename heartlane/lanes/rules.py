@@ -19,6 +19,8 @@ from heartlane.lanes.commands import (
     Cancel,
     Claim,
     Command,
+    Hold,
+    Lift,
     NotePullRequest,
     Pause,
     Release,
@@ -39,7 +41,9 @@ from heartlane.lanes.decisions import (
     not_claimed,
     not_held,
 )
+from heartlane.lanes.effects import EFFECTS, end, note_usage, set_phase
 from heartlane.lanes.run import FINISHED_STATES, HELD_STATES, Event, Run, State, stalled_since
+from heartlane.lanes.usage import usage_in
 
 
 def decide(run: Run, command: Command, now: datetime) -> Decision | Refusal:
@@ -63,7 +67,7 @@ def ticket_event(before: Run, after: Run) -> str | None:
 
 def directive(run: Run, *, replay: bool = False) -> str:
     """What the operator wants of the worker whose report was answered: `continue`, `pause` or `stop`."""
-    if run.state == "paused":
+    if run.state == "paused" or (run.budget_hold is not None and run.state in HELD_STATES):
         return "pause"
     return "stop" if replay and run.state in FINISHED_STATES else "continue"
 
@@ -90,6 +94,10 @@ def _take(run: Run, command: Claim, now: datetime) -> Decision | Refusal:
             "attempt": attempt,
             "last_seq": 0,
             "phase": None,
+            "phase_at": None,
+            "failure_reason": None,
+            "attempt_usage_json": None,
+            "budget_hold": None,
             "log_line": None,
             "lease_seconds": lease,
             "claimed_at": now,
@@ -146,6 +154,9 @@ def _report(run: Run, command: Report, now: datetime) -> Decision | Refusal:
             if effect is not None and state not in FINISHED_STATES:
                 effect(changes, state, event.payload, now)
                 state = changes.get("state", state)
+            said = usage_in(event.type, event.payload)
+            if said is not None:
+                note_usage(run, changes, said)
             if event.type == "error" and event.payload.get("reason") == "stalled":
                 changes["progress_at"] = stalled_since(run, now)
             elif event.type != "heartbeat":
@@ -156,11 +167,13 @@ def _report(run: Run, command: Report, now: datetime) -> Decision | Refusal:
             changes.setdefault("over_budget", False)  # not where this very report says that the budget is used up
         # A phase that is told again and again with every report doesn't say anew what the worker waits for.
         waits_for = changes.get("waiting_for", run.waiting_for)
-        _set_phase(changes, changes.get("state", run.state), command.phase, waits_for)
+        set_phase(changes, changes.get("state", run.state), command.phase, waits_for)
     if command.log_line is not None:
         if command.log_line != run.log_line:
             changes["progress_at"] = now
         changes["log_line"] = command.log_line
+    if "phase" in changes and changes["phase"] != run.phase:
+        changes["phase_at"] = now
     return Decision(changes, command.events)
 
 
@@ -190,81 +203,6 @@ def _report_finished(run: Run, command: Report, now: datetime) -> Decision | Ref
         and command.attempt in (None, run.attempt)
     )
     return Decision({}, duplicate=True) if replay else finished(run, command, now)
-
-
-def _text(value: Any, longest: int) -> str | None:
-    """A payload's string as a column can hold it: cut to `longest` characters, without NUL. None for anything else."""
-    return value.replace("\0", "")[:longest] if isinstance(value, str) else None
-
-
-def _set_phase(changes: dict[str, Any], state: str, phase: str, waits_for: str | None) -> None:
-    changes["phase"] = phase
-    if state in FINISHED_STATES:
-        return
-    changes["waiting_for"] = (waits_for or "person") if phase == "waiting" else None
-    if state != "paused":
-        changes["state"] = "shipping" if phase == "shipping" else "running"
-
-
-def _on_phase_change(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
-    phase = _text(payload.get("phase"), bounds.PHASE_MAX)
-    if phase is not None:
-        changes["over_budget"] = False
-        _set_phase(changes, state, phase, _text(payload.get("for"), bounds.PHASE_MAX))
-
-
-def _on_log_line(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
-    line = _text(payload.get("line"), bounds.LOG_LINE_MAX)
-    if line is None:
-        line = _text(payload.get("message"), bounds.LOG_LINE_MAX)
-    if line is not None:
-        changes["log_line"] = line
-
-
-def _on_action(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
-    changes["waiting_for"] = None
-    changes["over_budget"] = False
-
-
-def _on_error(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
-    message = _text(payload.get("message"), bounds.ERROR_MAX)
-    if message is not None:
-        changes["error"] = message
-    if payload.get("reason") == "budget":
-        changes["over_budget"] = True
-    if payload.get("fatal") is True:
-        if message is None:
-            changes["error"] = "The worker reported a fatal error without a message."
-        _end(changes, "failed", now)
-
-
-def _on_ship_complete(changes: dict[str, Any], state: str, payload: Mapping[str, Any], now: datetime) -> None:
-    for field, longest in SHIP_FIELDS.items():
-        value = _text(payload.get(field), longest)
-        if value is not None:
-            changes[field] = value
-    _end(changes, "shipped", now)
-
-
-def _end(changes: dict[str, Any], state: str, now: datetime) -> None:
-    changes.update(state=state, lease_expires_at=None, take_back_at=None, waiting_for=None, finished_at=now)
-
-
-SHIP_FIELDS: Final = {
-    "pr_url": bounds.PR_URL_MAX,
-    "branch": bounds.BRANCH_MAX,
-    "commit": bounds.COMMIT_MAX,
-    "summary": bounds.SUMMARY_MAX,
-}
-
-EFFECTS: Final[Mapping[str, Callable[[dict[str, Any], str, Mapping[str, Any], datetime], None]]] = {
-    "phase_change": _on_phase_change,
-    "log_line": _on_log_line,
-    "action": _on_action,
-    "error": _on_error,
-    "ship_complete": _on_ship_complete,
-}
-"""What an event does to the run besides being appended; `heartbeat` does nothing."""
 
 
 # --- giving back --------------------------------------------------------------------------------------------------
@@ -308,6 +246,7 @@ def _let_go(run: Run, state: str, now: datetime) -> dict[str, Any]:
         "take_back_at": None,
         "waiting_for": None,
         "over_budget": False,
+        "budget_hold": None,
         "updated_at": now,
     }
 
@@ -369,7 +308,7 @@ def _resume(run: Run, command: Resume, now: datetime) -> Decision:
 def _cancel(run: Run, command: Cancel, now: datetime) -> Decision:
     by = f" ({command.by})" if command.by else ""
     changes: dict[str, Any] = {"error": f"Cancelled by an operator{by}.", "not_before": None, "updated_at": now}
-    _end(changes, "failed", now)
+    end(changes, "failed", now)
     return Decision(changes, (Event("cancelled", {"by": command.by, "worker_id": run.worker_id}),))
 
 
@@ -407,6 +346,27 @@ def _note_pull_request(run: Run, command: NotePullRequest, now: datetime) -> Dec
     return Decision({"updated_at": now}, (Event("pull_request", payload),))
 
 
+def _hold(run: Run, command: Hold, now: datetime) -> Decision:
+    """What the project's budget wants: the holder stands still, or (`stop`) the lane is given back, uncounted."""
+    if run.budget_hold is not None:
+        return Decision({})
+    if command.action == "pause":
+        changes = {"budget_hold": "pause", "updated_at": now}
+        return Decision(changes, (Event("budget_held", {"reason": command.words}),))
+    changes = _let_go(run, "released", now) | {"budget_hold": "stop"}
+    payload = {"worker_id": run.worker_id, "attempt": run.attempt, "reason": command.words, "by": "budget"}
+    return Decision(changes, (Event("released", payload),))
+
+
+def _lift(run: Run, command: Lift, now: datetime) -> Decision:
+    if run.budget_hold is None:
+        return Decision({})
+    changes: dict[str, Any] = {"budget_hold": None, "updated_at": now}
+    if run.state in HELD_STATES:
+        changes["progress_at"] = now  # its quiet time is counted from here
+    return Decision(changes, (Event("budget_lifted", {}),))
+
+
 # --- the table ----------------------------------------------------------------------------------------------------
 
 Rule = Callable[[Run, Any, datetime], Decision | Refusal]
@@ -433,4 +393,6 @@ TABLE: Final[Mapping[type[Command], Mapping[str, Rule]]] = {
     Unblock:  _by_state(_unblock,          _unblock,            _unblock),
     Ripen:    _by_state(_ripen,            _unchanged,          _unchanged),
     NotePullRequest: dict.fromkeys(map(str, State), _note_pull_request),
+    Hold:     _by_state(_unchanged,        _hold,               _unchanged),
+    Lift:     _by_state(_lift,             _lift,               _lift),
 }  # fmt: skip

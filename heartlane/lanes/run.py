@@ -59,6 +59,8 @@ class EventType(StrEnum):
     CANCELLED = "cancelled"
     RETRIED = "retried"
     PULL_REQUEST = "pull_request"
+    BUDGET_HELD = "budget_held"
+    BUDGET_LIFTED = "budget_lifted"
 
 
 WORKER_EVENT_TYPES: Final = ("heartbeat", "log_line", "phase_change", "action", "error", "ship_complete")
@@ -78,6 +80,12 @@ class Run(NamedTuple):
     waiting_for        set while the worker waits for a person (`permission`, …)
     blockers_left      how many of `blocked_by` are not shipped yet
     label_key          the canonical text of the labels; "" without any
+    source             where its tickets come from, the host of their addresses; "" without any
+    phase_at           since when it is in its phase
+    failure_reason     the `reason` that the worker's last error gave
+    *_tokens, cost_micros   what its attempts have used in all (`heartlane.lanes.usage`), None until the agent says
+    attempt_usage_json what the current attempt has used of that
+    budget_hold        `pause` or `stop` while the project's budget keeps the lane from going on
     """
 
     number: int
@@ -97,7 +105,7 @@ class Run(NamedTuple):
     max_failures: int
     stalled_after_seconds: int
     created_at: datetime
-    # Everything below is set by the rules alone.
+    # Everything below but `source` is set by the rules alone.
     state: str = "queued"
     phase: str | None = None
     log_line: str | None = None
@@ -124,6 +132,17 @@ class Run(NamedTuple):
     event_count: int = 0
     updated_at: datetime | None = None
     finished_at: datetime | None = None
+    source: str = ""
+    phase_at: datetime | None = None
+    failure_reason: str | None = None
+    agent: str | None = None
+    model: str | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_tokens: int | None = None
+    cost_micros: int | None = None
+    attempt_usage_json: str | None = None
+    budget_hold: str | None = None
 
     @property
     def held(self) -> bool:
@@ -149,9 +168,9 @@ class Run(NamedTuple):
 
 
 RUN_COLUMNS: Final = Run._fields
-FIXED_COLUMNS: Final = RUN_COLUMNS[: RUN_COLUMNS.index("state")]
+FIXED_COLUMNS: Final = (*RUN_COLUMNS[: RUN_COLUMNS.index("state")], "source")
 """Columns that are written once, when the plan is approved."""
-MUTABLE_COLUMNS: Final = RUN_COLUMNS[RUN_COLUMNS.index("state") :]
+MUTABLE_COLUMNS: Final = tuple(name for name in RUN_COLUMNS if name not in FIXED_COLUMNS)
 """Columns that the rules set."""
 
 
@@ -191,14 +210,18 @@ class Watched(Protocol):
     def lease_expires_at(self) -> datetime | None: ...
     @property
     def last_heartbeat(self) -> datetime | None: ...
+    @property
+    def budget_hold(self) -> str | None: ...
 
 
 def is_stalled(run: Watched, now: datetime) -> bool:
     """Whether the holder's heartbeats arrive but nothing else has for `stalled_after_seconds`.
 
-    A paused lane and one that waits for a person are quiet by right.
+    A lane that is paused, by hand or by its project's budget, and one that waits for a person are quiet by right.
     """
     if run.state not in ("claimed", "running", "shipping") or run.waiting_for is not None or run.progress_at is None:
+        return False
+    if run.budget_hold is not None:
         return False
     return (now - run.progress_at).total_seconds() > run.stalled_after_seconds
 
@@ -216,6 +239,8 @@ def needs_attention(run: Watched, now: datetime, *, stalled: bool) -> str | None
     state = run.state
     if state == "failed":
         return "budget" if run.over_budget else "failed"
+    if run.budget_hold is not None and state != "shipped":
+        return "budget"
     if state not in HELD_STATES:
         return None
     if run.waiting_for is not None:

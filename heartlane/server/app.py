@@ -30,6 +30,7 @@ from heartlane.server.limits import client_ip
 from heartlane.server.logs import AccessLog, App
 from heartlane.server.routes import (
     audit,
+    budgets,
     github,
     health,
     milestones,
@@ -57,7 +58,7 @@ ROUTERS: Final = tuple(
     module.router
     for module in (
         *(runs, plans, workers, streams, projects, milestones, tickets, github),
-        *(webhooks, notices, sessions, audit, health, docs_page),
+        *(budgets, webhooks, notices, sessions, audit, health, docs_page),
     )
 )
 

@@ -31,7 +31,11 @@ def list_body(name: str, page: Page, body: Callable[[Any], dict[str, Any]]) -> d
 
 def project_body(project: Project) -> dict[str, Any]:
     """A project."""
-    return project._asdict()
+    body = project._asdict()
+    del body["limited"]
+    for name in ("max_active_by_role", "max_active_by_source"):
+        body[name] = orjson.Fragment(body.pop(f"{name}_json"))
+    return body
 
 
 def milestone_body(milestone: Milestone) -> dict[str, Any]:

@@ -16,6 +16,7 @@ import structlog
 
 from heartlane.lanes.commands import Ripen, TakeBack
 from heartlane.lanes.decisions import Decision
+from heartlane.server.budgets import carry_out
 from heartlane.server.metrics import Metrics
 from heartlane.store.control import EXPIRED_AT_ONCE, GAP_SECONDS, due_again, due_for_take_back, sign_of_life, upcoming
 from heartlane.store.errors import StoreError
@@ -75,7 +76,7 @@ class TakeBackLoop:
         if time.monotonic() - self._partitions_checked > PARTITION_CHECK_SECONDS:
             await ensure_partitions(self._store, await self._store.now())
             self._partitions_checked = time.monotonic()
-        now, take_back_at, not_before = await upcoming(self._store)
+        now, take_back_at, not_before, budgets = await upcoming(self._store)
         # Always before the take-back: it tells whether there was a time without a server just now.
         if self._signed_at is None or not timedelta() <= now - self._signed_at < SIGN_EVERY:
             self._resumed_at = await sign_of_life(self._store, first=self._first)
@@ -88,6 +89,8 @@ class TakeBackLoop:
             for run_id in await due_again(self._store, now):
                 await self._store.ledger.submit(run_id, Ripen(), urgent=True)
             return 0.0
+        if budgets:
+            await carry_out(self._store, now)
         # Servers that started together drift apart, so that they don't look at the same rows at the same moment.
         wait = self._interval * random.uniform(0.8, 1.0)  # noqa: S311 - jitter, not a secret
         moments = [moment for moment in (take_back_at, not_before) if moment is not None and moment > now]

@@ -11,7 +11,7 @@ import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from heartlane.store.batch import Announcement, ClaimNext, Opening
+from heartlane.store.batch import ANY_ROLE, Announcement, ClaimNext, Opening
 
 
 class Waiter:
@@ -30,7 +30,7 @@ class Waiter:
         return (
             claim.account_id == opening.account_id
             and (claim.project_id is None or claim.project_id == opening.project_id)
-            and (not claim.roles or opening.role in claim.roles)
+            and (not claim.roles or opening.role in claim.roles or opening.role == ANY_ROLE)
             and claim.fits_labels(opening.label_key)
         )
 

@@ -19,6 +19,8 @@ from heartlane.lanes.rules import decide, ticket_event
 from heartlane.lanes.run import CLAIMABLE_STATES, EVENT_TYPE_BITS, MUTABLE_COLUMNS, Event, Run
 from heartlane.lanes.tickets import Ticket
 from heartlane.store.audit import Actor, Entry
+from heartlane.store.gates import BudgetWrite, Gates, Limits, Probe
+from heartlane.store.tallies import TALLIED, Tallies
 from heartlane.store.telling import Happened
 from heartlane.wire.parse import dump_json
 
@@ -34,6 +36,7 @@ TELEMETRY_COLUMNS: Final = (
     "waiting_for",
     "over_budget",
     "event_count",
+    "phase_at",
 )
 COLUMN_SETS: Final = (RENEWAL_COLUMNS, TELEMETRY_COLUMNS, MUTABLE_COLUMNS)
 """A changed row is written with the narrowest of these that covers its changes: heartbeats write four columns."""
@@ -95,8 +98,14 @@ class Outcome(NamedTuple):
     passed_over: bool = False
 
 
+ANY_ROLE: Final = "*"
+"""In an opening: lanes of any role may be claimable now, for a cap or a budget lets a project go on."""
+OPENED_LANES: Final = 50
+"""How many waiting claims such an opening wakes."""
+
+
 class Opening(NamedTuple):
-    """Lanes of one kind that became claimable: whom to wake, and how many lanes there are."""
+    """Lanes of one kind that became claimable: whom to wake, and how many lanes there are. `role` may be ANY_ROLE."""
 
     account_id: str
     project_id: str
@@ -144,6 +153,8 @@ class Writes(NamedTuple):
     tickets: Sequence[Ticket]
     announcement: Announcement
     happened: Sequence[Happened] = ()
+    tallies: Tallies | None = None
+    budgets: Sequence[BudgetWrite] = ()
 
 
 class LockedRuns(NamedTuple):
@@ -181,8 +192,22 @@ class BatchTransaction(Protocol):
     async def label_keys(self, account_id: str) -> Sequence[str]:
         """Every label set that the account's lanes ever had."""
 
-    async def lock_claimable(self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime) -> Offer:
-        """Lock up to `count` claimable lanes that fit, best first, passing over those that others hold locked."""
+    async def lock_limits(self, account_ids: Sequence[str]) -> Sequence[Limits]:
+        """Lock the projects of these accounts that have caps or budgets, in id order, and read what bounds them."""
+
+    async def active(self, project_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:
+        """How many lanes of these projects are active now: project → (role, source) → lanes."""
+
+    async def sources(self, account_id: str) -> Sequence[tuple[str, str]]:
+        """Project and ticket source of every lane that the account ever had, each pair once."""
+
+    async def lock_claimable(
+        self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime, probes: Sequence[Probe] | None
+    ) -> Offer:
+        """Lock up to `count` claimable lanes that fit, best first, passing over those that others hold locked.
+
+        probes  only lanes of these kinds; None: of the account's every kind
+        """
 
     async def lock_tickets(self, ticket_ids: Sequence[str]) -> Mapping[str, Ticket]:
         """Lock the named tickets in id order."""
@@ -229,6 +254,8 @@ class Batch:
         self.held: dict[Holder, list[str]] = {}
         self.entries: list[Entry] = []
         self.happened: list[Happened] = []
+        self.gates = Gates((), {}, locked.now)
+        self.tallies = Tallies(locked.now)
 
     def apply(self, run: Run, command: Command) -> Outcome:
         """Let the rules decide; keep what changes."""
@@ -254,11 +281,14 @@ class Batch:
         if after.state != run.state or after.waiting_for != run.waiting_for:
             told = news_of(run, after, decision.events)
             self.happened += [Happened(news_type, run, after, event) for news_type, event in told]
+        if not TALLIED.isdisjoint(changes):
+            self.tallies.note(run, after, changes.keys(), decision.events[-1].type if decision.events else "")
         if after.state != run.state:
             self._moved(run, after)
         return Outcome(after, decision, self.now)
 
     def _moved(self, before: Run, after: Run) -> None:
+        self.gates.moved(before, after)
         event = ticket_event(before, after)
         if event is not None and after.ticket_ids_json != "[]":
             self.ticket_moves.append((event, after))
@@ -280,6 +310,8 @@ class Batch:
             if run.state in CLAIMABLE_STATES and run.blockers_left == 0 and due:
                 opening = Opening(run.billing_account_id, run.project_id, run.role, run.label_key)
                 openings[opening] = openings.get(opening, 0) + 1
+            if self.before[run_id].held and not run.held and self.gates.capped(run.project_id):
+                openings[Opening(run.billing_account_id, run.project_id, ANY_ROLE, "")] = OPENED_LANES
         return Writes(
             self.now,
             rows,
@@ -290,6 +322,8 @@ class Batch:
                 [run_id for run_id, changed in self.columns.items() if self._is_told(run_id, changed)],
             ),
             self.happened,
+            self.tallies or None,
+            self.gates.spend(self.tallies.spent),
         )
 
     def _is_told(self, run_id: str, changed: set[str]) -> bool:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final, NamedTuple
 
-from sqlalchemy import select, update
+from sqlalchemy import exists, func, select, update
 
-from heartlane.store.schema import DELAYED, control, runs
+from heartlane.store.schema import DELAYED, budgets, control, runs
 from heartlane.store.store import Store
 
 GAP_SECONDS: Final = 3.0
@@ -54,18 +54,28 @@ async def due_again(store: Store, now: datetime) -> list[str]:
 
 class Upcoming(NamedTuple):
     """What the server's own hand has to do next: `now`, when the first lease is to be looked at, and when the first
-    lane that is held back becomes claimable (None: there is none)."""
+    lane that is held back becomes claimable (None: there is none); and whether a budget's verdict is to be carried
+    out, or changes by itself."""
 
     now: datetime
     take_back_at: datetime | None
     not_before: datetime | None
+    budgets: bool = False
 
 
 async def upcoming(store: Store) -> Upcoming:
     """The first moment of each kind, from the heads of two indexes, in one look."""
     first_lease = select(runs.c.take_back_at).where(runs.c.take_back_at.is_not(None)).order_by(runs.c.take_back_at)
     first_held_back = select(runs.c.not_before).where(DELAYED).order_by(runs.c.not_before)
-    query = select(first_lease.limit(1).scalar_subquery(), first_held_back.limit(1).scalar_subquery())
+    untold = exists().where(budgets.c.state != budgets.c.told)
+    query = select(
+        first_lease.limit(1).scalar_subquery(),
+        first_held_back.limit(1).scalar_subquery(),
+        untold,
+        select(func.min(budgets.c.reopens_at)).scalar_subquery(),
+    )
     async with store.reading() as conn:
-        take_back_at, not_before = (await conn.execute(query)).one()
-        return Upcoming(await store.now_on(conn), take_back_at, not_before)
+        take_back_at, not_before, changed, changes_at = (await conn.execute(query)).one()
+        now = await store.now_on(conn)
+        due = bool(changed) or (changes_at is not None and changes_at <= now)
+        return Upcoming(now, take_back_at, not_before, due)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sqlalchemy import Column, ForeignKey, Index, Table, Text
 
-from heartlane.store.schema import Timestamp, guid, metadata
+from heartlane.store.columns import Timestamp, guid, metadata
 
 github_links = Table(
     "github_links",

@@ -85,6 +85,7 @@ class HeldRun(NamedTuple):
     over_budget: bool
     lease_expires_at: datetime | None
     last_heartbeat: datetime | None
+    budget_hold: str | None
 
 
 async def read_log(

@@ -9,7 +9,7 @@ from typing import Final
 
 from sqlalchemy import BigInteger, Boolean, Column, ForeignKey, Index, Integer, Table, Text, text
 
-from heartlane.store.schema import Timestamp, big_key, guid, metadata
+from heartlane.store.columns import Timestamp, big_key, guid, metadata
 
 PENDING: Final = text("next_at IS NOT NULL")
 FINISHED: Final = text("finished_at IS NOT NULL")

@@ -7,11 +7,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any, Final, NamedTuple
+from urllib.parse import urlsplit
 
 from sqlalchemy import insert, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from heartlane.lanes import bounds
 from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.planning import Lane, Source, initial_runs
 from heartlane.lanes.run import Run
@@ -22,7 +24,7 @@ from heartlane.store.ids import new_id
 from heartlane.store.outbox import News, tell
 from heartlane.store.pages import Page, Reach, cursor_id, page
 from heartlane.store.rows import TransactionRows
-from heartlane.store.schema import label_sets, plans, projects, run_blockers, run_prompts, runs
+from heartlane.store.schema import label_sets, lane_sources, plans, projects, run_blockers, run_prompts, runs, tickets
 from heartlane.store.store import WriteTransaction
 
 
@@ -220,7 +222,7 @@ async def _queue_runs(tx: WriteTransaction, plan: Plan) -> None:
     source = Source(plan.billing_account_id, plan.project_id, plan.id, plan.milestone_id, *limits)
     lanes = [_lane(body) for body in json.loads(plan.lanes_json)]
     run_ids = {lane.key: new_id() for lane in lanes}
-    new_runs = initial_runs(source, lanes, run_ids, tx.now)
+    new_runs = initial_runs(source, lanes, run_ids, await _hosts(conn, lanes), tx.now)
     rows = [run._asdict() for run in new_runs]
     for row in rows:
         del row["number"]
@@ -235,6 +237,7 @@ async def _queue_runs(tx: WriteTransaction, plan: Plan) -> None:
     if waits:
         await conn.execute(insert(run_blockers), waits)
     await _note_labels(conn, plan.billing_account_id, {run.label_key for run in new_runs})
+    await _note_sources(conn, plan, {run.source for run in new_runs})
 
     openings = Counter((run.role, run.label_key) for run in new_runs if run.blockers_left == 0)
     tx.announce(
@@ -250,6 +253,38 @@ async def _note_labels(conn: AsyncConnection, account_id: str, label_keys: set[s
     make = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
     rows = [{"billing_account_id": account_id, "label_key": key} for key in sorted(label_keys)]
     await conn.execute(make(label_sets).on_conflict_do_nothing(), rows)
+
+
+async def _hosts(conn: AsyncConnection, lanes: Sequence[Lane]) -> dict[str, str]:
+    """The host of each ticket's address, for tickets that have one."""
+    ids = sorted({ticket_id for lane in lanes for ticket_id in lane.ticket_ids})
+    if not ids:
+        return {}
+    query = select(tickets.c.id, tickets.c.external_url).where(tickets.c.id.in_(ids))
+    hosts = {row[0]: host_of(row[1]) for row in await conn.execute(query) if row[1]}
+    return {ticket_id: host for ticket_id, host in hosts.items() if host}
+
+
+def host_of(url: str) -> str:
+    """The host of an address, in lower case; "" where it has none.
+
+    >>> host_of("https://GitHub.com/shop/web/issues/7"), host_of("https://[broken")
+    ('github.com', '')
+    """
+    try:
+        return (urlsplit(url).hostname or "")[: bounds.SOURCE_MAX]
+    except ValueError:
+        return ""
+
+
+async def _note_sources(conn: AsyncConnection, plan: Plan, sources: set[str]) -> None:
+    """Remember where the project's tickets come from; in order, as above."""
+    make = postgresql.insert if conn.dialect.name == "postgresql" else sqlite.insert
+    rows = [
+        {"billing_account_id": plan.billing_account_id, "project_id": plan.project_id, "source": source}
+        for source in sorted(sources)
+    ]
+    await conn.execute(make(lane_sources).on_conflict_do_nothing(), rows)
 
 
 def _lane_body(lane: Lane) -> dict[str, Any]:

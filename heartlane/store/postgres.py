@@ -13,6 +13,7 @@ import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any, Final
 
 import asyncpg
@@ -27,10 +28,12 @@ from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Of
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.feed import CHANNEL, encode
+from heartlane.store.gates import ACTIVE_QUERY, LIMITS_QUERY, UPDATE_BUDGET, Limits, Probe, budget_row, by_project
 from heartlane.store.ledger import Applied
 from heartlane.store.rows import PostgresRows
 from heartlane.store.run_batch import run_batch
 from heartlane.store.schema import runs as runs_table
+from heartlane.store.tallies import SHARDS, tally_rows
 from heartlane.store.telling import tell_of_runs
 
 CONNECT_SECONDS: Final = 5.0
@@ -87,22 +90,33 @@ LABEL_KEYS: Final = "SELECT label_key FROM label_sets WHERE billing_account_id =
 
 # The best lanes of each role and label set (the heads of a claimable index), and the few lanes that were held back
 # until a time that has passed. Only numbers, and without locks: which of them are still free is seen when locking.
-CLAIM_CANDIDATES: Final = """
+_CANDIDATES: Final = """
 SELECT number FROM (
     (SELECT head.number, head.priority
-    FROM unnest($2::text[]) AS keys(label_key) CROSS JOIN unnest($3::text[]) AS roles(role)
+    FROM unnest($1::text[]) AS keys(label_key) CROSS JOIN {kinds}
     CROSS JOIN LATERAL (
         SELECT r.number, r.priority FROM runs AS r
-        WHERE r.{owner} = $1 AND r.label_key = keys.label_key AND r.role = roles.role
+        WHERE {of_kind} AND r.label_key = keys.label_key AND r.role = kinds.role
         AND r.state IN ('queued', 'released') AND r.blockers_left = 0 AND r.not_before IS NULL
-        ORDER BY r.priority DESC, r.number LIMIT $4
+        ORDER BY r.priority DESC, r.number LIMIT $2
     ) AS head)
     UNION ALL
-    (SELECT r.number, r.priority FROM runs AS r
-    WHERE r.not_before <= $5 AND r.state IN ('queued', 'released') AND r.not_before IS NOT NULL
-    AND r.blockers_left = 0 AND r.{owner} = $1 AND r.label_key = ANY($2) AND r.role = ANY($3))
-) AS candidates ORDER BY priority DESC, number LIMIT $4
+    (SELECT r.number, r.priority FROM runs AS r JOIN {kinds} ON {of_kind} AND r.role = kinds.role
+    WHERE r.not_before <= $3 AND r.state IN ('queued', 'released') AND r.not_before IS NOT NULL
+    AND r.blockers_left = 0 AND r.label_key = ANY($1))
+) AS candidates ORDER BY priority DESC, number LIMIT $2
 """
+ACCOUNT_CANDIDATES: Final = _CANDIDATES.format(
+    kinds="unnest($4::text[]) AS kinds(role)", of_kind="r.billing_account_id = $5"
+)
+PROBED_CANDIDATES: Final = _CANDIDATES.format(
+    kinds="unnest($4::text[], $5::text[], $6::text[]::uuid[]) AS kinds(role, source, project_id)",
+    of_kind="r.project_id = kinds.project_id AND r.source = kinds.source",
+)
+
+LOCK_LIMITS: Final = LIMITS_QUERY.format(accounts="= ANY($1)", lock="FOR NO KEY UPDATE OF p")
+ACTIVE: Final = ACTIVE_QUERY.format(projects="= ANY($1)")
+SOURCES: Final = "SELECT project_id, source FROM lane_sources WHERE billing_account_id = $1"
 
 # FOR UPDATE sits above the sort and below LIMIT, so only the rows that are handed out get locked.
 LOCK_CLAIMABLE: Final = f"""
@@ -226,16 +240,26 @@ class PostgresBatch:
     async def label_keys(self, account_id: str) -> Sequence[str]:
         return [row[0] for row in await self._connection.fetch(LABEL_KEYS, account_id)]
 
-    async def lock_claimable(self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime) -> Offer:
-        owner, owner_id = ("billing_account_id", wanted.account_id)
-        if wanted.project_id is not None:
-            owner, owner_id = ("project_id", wanted.project_id)
-        roles = [str(role) for role in wanted.roles or tuple(Role)]
+    async def lock_limits(self, account_ids: Sequence[str]) -> Sequence[Limits]:
+        return [Limits.of_row(tuple(row)) for row in await self._connection.fetch(LOCK_LIMITS, account_ids)]
+
+    async def active(self, project_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:
+        return by_project([tuple(row) for row in await self._connection.fetch(ACTIVE, project_ids)])
+
+    async def sources(self, account_id: str) -> Sequence[tuple[str, str]]:
+        return [(row[0], row[1]) for row in await self._connection.fetch(SOURCES, account_id)]
+
+    async def lock_claimable(
+        self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime, probes: Sequence[Probe] | None
+    ) -> Offer:
+        statement, kinds = ACCOUNT_CANDIDATES, [[str(role) for role in wanted.roles or tuple(Role)], wanted.account_id]
+        if probes is not None:
+            statement = PROBED_CANDIDATES
+            kinds = [[probe.role for probe in probes], [probe.source for probe in probes]]
+            kinds.append([probe.project_id for probe in probes])
         slack = CLAIM_SLACK
         while True:
-            candidates = await self._connection.fetch(
-                CLAIM_CANDIDATES.format(owner=owner), owner_id, label_keys, roles, count + slack, now
-            )
+            candidates = await self._connection.fetch(statement, label_keys, count + slack, now, *kinds)
             if not candidates:
                 return Offer(())
             numbers = [row[0] for row in candidates]
@@ -270,10 +294,23 @@ class PostgresBatch:
             await self._connection.execute(_STATEMENTS[columns, chunks], *arguments)
         for ticket in writes.tickets:
             await self._connection.execute(UPDATE_TICKET, *ticket)
+        if writes.tallies is not None:
+            shard = self._connection.get_server_pid() % SHARDS
+            for statement, added in tally_rows(writes.tallies, shard):
+                await self._connection.executemany(numbered(statement), added)
+        for budget in writes.budgets:
+            await self._connection.execute(numbered(UPDATE_BUDGET), *budget_row(budget, writes.now))
         if writes.happened:
             self.told = await tell_of_runs(
                 PostgresRows(self._connection), writes.happened, writes.now, self._audience.projects
             )
+
+
+@cache
+def numbered(statement: str) -> str:
+    """A statement whose parameters are `$`, with their numbers."""
+    parts = statement.split("$")
+    return "".join(f"{part}${place}" for place, part in enumerate(parts[:-1], 1)) + parts[-1]
 
 
 def _lock_key(holder: Holder) -> int:

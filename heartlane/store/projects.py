@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from heartlane.lanes.limits import Caps
 from heartlane.store import audit
 from heartlane.store.audit import Actor
+from heartlane.store.batch import ANY_ROLE, OPENED_LANES, Opening
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, Reach, cursor_id, page
-from heartlane.store.schema import milestones, projects
+from heartlane.store.schema import budgets, milestones, projects
 from heartlane.store.store import WriteTransaction
 
 
@@ -22,6 +25,8 @@ class Project(NamedTuple):
 
     max_failures            after this many failures a lane ends `failed`; counts for lanes planned from now on
     stalled_after_seconds   quiet time after which a lane is `stalled`; the same
+    max_active*             caps on how many lanes are active at once (`heartlane.lanes.limits`)
+    limited                 whether there is a cap or a budget
     """
 
     id: str
@@ -33,6 +38,19 @@ class Project(NamedTuple):
     stalled_after_seconds: int
     created_at: datetime
     updated_at: datetime
+    max_active: int | None
+    max_active_by_role_json: str
+    max_active_by_source_json: str
+    limited: bool
+
+
+UNLIMITED: Final[Mapping[str, Any]] = {
+    "max_active": None,
+    "max_active_by_role_json": "{}",
+    "max_active_by_source_json": "{}",
+    "limited": False,
+}
+"""What a project's limits are where nothing is said of them."""
 
 
 class Milestone(NamedTuple):
@@ -52,7 +70,14 @@ async def create_project(
     tx: WriteTransaction, account_id: str, values: Mapping[str, Any], actor: Actor | None = None
 ) -> Project:
     """A new project of the account; `values`: column → value. `actor`: who makes it, for the audit log."""
-    project = Project(id=new_id(), billing_account_id=account_id, created_at=tx.now, updated_at=tx.now, **values)
+    project = Project(
+        id=new_id(),
+        billing_account_id=account_id,
+        created_at=tx.now,
+        updated_at=tx.now,
+        **{**UNLIMITED, **values},
+    )
+    project = project._replace(limited=_caps(project).any)
     await tx.conn.execute(insert(projects).values(project._asdict()))
     if actor is not None:
         await _record(tx, actor, "project.created", project, {"after": dict(values)})
@@ -85,11 +110,40 @@ async def patch_project(
         return None if row is None else Project._make(row)
     before = Project._make(row)
     after = before._replace(updated_at=tx.now, **values)
-    await tx.conn.execute(update(projects).where(projects.c.id == project_id).values(updated_at=tx.now, **values))
+    bounded = await has_budget(tx.conn, project_id)
+    after = after._replace(limited=bounded or _caps(after).any)
+    if before.limited or after.limited:
+        tx.announce([Opening(after.billing_account_id, after.id, ANY_ROLE, "", OPENED_LANES)])
+    await tx.conn.execute(
+        update(projects).where(projects.c.id == project_id).values(updated_at=tx.now, limited=after.limited, **values)
+    )
     changes = audit.changes(before._asdict(), after._asdict())
     if actor is not None and changes["after"]:
         await _record(tx, actor, "project.changed", after, changes)
     return after
+
+
+def _caps(project: Project) -> Caps:
+    return Caps(
+        project.max_active,
+        json.loads(project.max_active_by_role_json),
+        json.loads(project.max_active_by_source_json),
+    )
+
+
+async def has_budget(conn: AsyncConnection, project_id: str) -> bool:
+    """Whether the project's budget has any ceiling."""
+    ceilings = (budgets.c.usd_day, budgets.c.usd_total, budgets.c.tokens_day, budgets.c.tokens_total)
+    query = select(budgets.c.project_id).where(
+        budgets.c.project_id == project_id, or_(*(ceiling.is_not(None) for ceiling in ceilings))
+    )
+    return (await conn.execute(query)).one_or_none() is not None
+
+
+async def set_limited(tx: WriteTransaction, project: Project, *, has_budget: bool) -> None:
+    """Have claims look at the project's caps and budget, or pass it by."""
+    limited = has_budget or _caps(project).any
+    await tx.conn.execute(update(projects).where(projects.c.id == project.id).values(limited=limited))
 
 
 async def _record(

@@ -18,7 +18,7 @@ from sqlalchemy import Table, bindparam, insert, text
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from heartlane.store.schema import to_micros
+from heartlane.store.columns import to_micros
 
 Row = Sequence[Any]
 Values = Mapping[str, Any]

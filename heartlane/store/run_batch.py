@@ -14,8 +14,9 @@ import structlog
 
 from heartlane.lanes.commands import Claim, Command, Report
 from heartlane.lanes.decisions import Decision, Refusal
-from heartlane.lanes.run import CLAIMABLE_STATES, Run
+from heartlane.lanes.run import CLAIMABLE_STATES, Role, Run
 from heartlane.lanes.tickets import Ticket, advance
+from heartlane.lanes.usage import usage_in
 from heartlane.store.audit import Actor
 from heartlane.store.batch import (
     Announcement,
@@ -27,6 +28,7 @@ from heartlane.store.batch import (
     OnRun,
     Outcome,
 )
+from heartlane.store.gates import Gates, Probe
 from heartlane.store.run_audit import entry_of
 
 log = structlog.get_logger(__name__)
@@ -54,6 +56,7 @@ async def run_batch(
     for run_id in held:
         run = batch.runs[run_id]
         batch.held.setdefault(Holder(run.billing_account_id, run.worker_id or ""), []).append(run_id)
+    batch.gates = await _gates(tx, batch, entries)
     offers = _offers(tx, batch, entries)
     outcomes: list[Outcome | Exception] = []
     for entry in entries:
@@ -70,6 +73,25 @@ async def run_batch(
     return outcomes, writes.announcement
 
 
+async def _gates(tx: BatchTransaction, batch: Batch, entries: Sequence[OnRun | ClaimNext]) -> Gates:
+    """The gates that the batch's claims pass, and the budgets that its reports spend of; none where it does neither."""
+    accounts: set[str] = set()
+    claims = False
+    for entry in entries:
+        if isinstance(entry, ClaimNext):
+            claims = True
+            accounts.add(entry.account_id)
+        elif (run := batch.runs.get(entry.run_id)) is not None:
+            if isinstance(entry.command, Claim):
+                claims = True
+                accounts.add(run.billing_account_id)
+            elif isinstance(entry.command, Report) and any(usage_in(*event[:2]) for event in entry.command.events):
+                accounts.add(run.billing_account_id)
+    limits = await tx.lock_limits(sorted(accounts)) if accounts else ()
+    capped = [one.project_id for one in limits if one.caps.any] if claims else []
+    return Gates(limits, await tx.active(capped) if capped else {}, batch.now)
+
+
 def _apply_on_run(batch: Batch, entry: OnRun) -> Outcome | Exception:
     run = batch.runs.get(entry.run_id)
     if (
@@ -78,6 +100,10 @@ def _apply_on_run(batch: Batch, entry: OnRun) -> Outcome | Exception:
         or (entry.project_id is not None and run.project_id != entry.project_id)
     ):
         return Outcome(None, Refusal("NOT_FOUND", "There is no such run."), batch.now)
+    if isinstance(entry.command, Claim) and run.state in CLAIMABLE_STATES and run.blockers_left == 0:
+        closed = batch.gates.refusal(run)
+        if closed is not None:
+            return Outcome(run, Refusal("LANE_BLOCKED", closed, run), batch.now)
     outcome = _guarded(batch, run, entry.command)
     if entry.actor is not None and isinstance(outcome, Outcome):
         _note_actor(batch, entry.actor, entry.command, run, outcome)
@@ -114,6 +140,7 @@ class _Offers:
         self._batch = batch
         self._claim = claim
         self._label_keys: list[str] | None = None
+        self._sources: Sequence[tuple[str, str]] = ()
         self._queue: list[str] = []
         self._offered: set[str] = set()
         self._whole = False
@@ -125,7 +152,7 @@ class _Offers:
         while True:
             while self._queue:
                 run = self._batch.runs[self._queue.pop(0)]
-                if run.state in CLAIMABLE_STATES:
+                if run.state in CLAIMABLE_STATES and self._batch.gates.refusal(run) is None:
                     return run
             if self._whole:
                 return None
@@ -136,18 +163,28 @@ class _Offers:
         if self._label_keys is None:
             keys = await self._tx.label_keys(claim.account_id)
             self._label_keys = [key for key in keys if claim.fits_labels(key)]
+            if claim.project_id is not None or batch.gates:
+                self._sources = await self._tx.sources(claim.account_id)
         # The database still has the lanes as they were before the batch: those that it has taken come up once more.
         gone = self._offered | {run_id for run_id, run in batch.before.items() if run.state in CLAIMABLE_STATES}
         count = self.claims_left + len(gone)
         offer = Offer(())
         if self._label_keys:
-            offer = await self._tx.lock_claimable(claim, self._label_keys, count, batch.now)
+            offer = await self._tx.lock_claimable(claim, self._label_keys, count, batch.now, self._probes())
         lanes, self.passed_over = offer
         for lane in lanes:
             batch.runs.setdefault(lane.id, lane)
         self._queue = [lane.id for lane in lanes if lane.id not in self._offered]
         self._offered.update(self._queue)
         self._whole = len(lanes) < count
+
+    def _probes(self) -> list[Probe] | None:
+        """The kinds of lanes to look for; None where nothing keeps the account's lanes apart."""
+        gates, claim = self._batch.gates, self._claim
+        roles = claim.roles or tuple(map(str, Role))
+        if claim.project_id is None and not gates.shuts_any(self._sources, roles):
+            return None
+        return gates.probes(self._sources, roles, claim.project_id)
 
 
 def _offers(tx: BatchTransaction, batch: Batch, entries: Sequence[OnRun | ClaimNext]) -> dict[tuple[Any, ...], _Offers]:

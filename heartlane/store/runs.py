@@ -11,7 +11,8 @@ from sqlalchemy import BigInteger, ColumnElement, Select, and_, false, func, lit
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.run import EVENT_TYPE_BITS, HELD_STATES, Run
-from heartlane.store.schema import events, run_prompts, runs, to_micros
+from heartlane.store.columns import to_micros
+from heartlane.store.schema import events, run_prompts, runs
 
 CHUNKS_AT_ONCE: Final = 32
 """Rows of the log read at a time: each holds up to a hundred events."""

@@ -7,85 +7,24 @@ text keeps what was sent, NUL escapes included, which PostgreSQL's `jsonb` would
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final
 
 from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
-    Dialect,
     ForeignKey,
     Index,
     Integer,
-    MetaData,
-    String,
     Table,
     Text,
-    Uuid,
+    false,
     text,
 )
-from sqlalchemy.dialects import postgresql
-from sqlalchemy.types import TypeDecorator, TypeEngine
 
-EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-MICROSECOND: Final = timedelta(microseconds=1)
-FLOAT_EXACT_MICROS: Final = 2**32 * 1_000_000
-"""Until the year 2106, seconds as a double are fine enough to tell one microsecond from the next."""
+from heartlane.store.columns import Timestamp, big_key, guid, metadata
 
-
-def to_micros(moment: datetime) -> int:
-    """Microseconds since the epoch of an aware datetime: how SQLite stores time."""
-    return (moment - EPOCH) // MICROSECOND
-
-
-def from_micros(micros: int) -> datetime:
-    """The aware UTC datetime of `to_micros`."""
-    if 0 <= micros < FLOAT_EXACT_MICROS:
-        return datetime.fromtimestamp(micros / 1e6, UTC)  # the quicker way, as every read run has some of them
-    return EPOCH + micros * MICROSECOND
-
-
-class Timestamp(TypeDecorator[datetime]):
-    """An aware UTC datetime: `timestamptz` on PostgreSQL, microseconds since the epoch on SQLite."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        if dialect.name == "postgresql":
-            return dialect.type_descriptor(postgresql.TIMESTAMP(timezone=True))
-        return dialect.type_descriptor(BigInteger())
-
-    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> Any:
-        if value is None or dialect.name == "postgresql":
-            return value
-        return to_micros(value)
-
-    def process_result_value(self, value: Any, dialect: Dialect) -> datetime | None:
-        if value is None:
-            return None
-        return from_micros(value) if isinstance(value, int) else value.astimezone(UTC)
-
-
-def guid() -> TypeEngine[str]:
-    """A lower-case UUID string: `uuid` on PostgreSQL, text on SQLite."""
-    return Uuid(as_uuid=False).with_variant(String(36), "sqlite")
-
-
-def big_key() -> TypeEngine[int]:
-    """A growing 64-bit key; SQLite knows only INTEGER as its row id."""
-    return BigInteger().with_variant(Integer(), "sqlite")
-
-
-NAMING: Final = {
-    "pk": "%(table_name)s_pkey",
-    "uq": "%(table_name)s_%(column_0_N_name)s_key",
-    "fk": "%(table_name)s_%(column_0_N_name)s_fkey",
-    "ix": "%(table_name)s_%(column_0_N_name)s_idx",
-}
-metadata = MetaData(naming_convention=NAMING)
-
+LIMITED: Final = text("limited")
 accounts = Table(
     "accounts",
     metadata,
@@ -178,6 +117,11 @@ projects = Table(
     Column("stalled_after_seconds", Integer, nullable=False),
     Column("created_at", Timestamp, nullable=False),
     Column("updated_at", Timestamp, nullable=False),
+    Column("max_active", Integer),
+    Column("max_active_by_role_json", Text, nullable=False, server_default="{}"),
+    Column("max_active_by_source_json", Text, nullable=False, server_default="{}"),
+    Column("limited", Boolean, nullable=False, server_default=false()),  # has a cap or a budget: claims look at it
+    Index("projects_limited_idx", "billing_account_id", "id", sqlite_where=LIMITED, postgresql_where=LIMITED),
     Index("projects_billing_account_id_id_idx", "billing_account_id", "id"),
 )
 
@@ -262,6 +206,8 @@ plans = Table(
 # Conditions of partial indexes. A query is only served by such an index when it says the very same in so many words: a
 # bound parameter proves nothing to the planner.
 CLAIMABLE: Final = text("state IN ('queued', 'released') AND blockers_left = 0 AND not_before IS NULL")
+ACTIVE: Final = text("state IN ('claimed', 'running', 'paused', 'shipping')")
+BUDGET_HELD: Final = text("budget_hold IS NOT NULL")
 DELAYED: Final = text("state IN ('queued', 'released') AND not_before IS NOT NULL")
 
 runs = Table(
@@ -312,6 +258,17 @@ runs = Table(
     Column("event_count", BigInteger, nullable=False),
     Column("updated_at", Timestamp),
     Column("finished_at", Timestamp),
+    Column("source", Text, nullable=False, server_default=""),
+    Column("phase_at", Timestamp),
+    Column("failure_reason", Text),
+    Column("agent", Text),
+    Column("model", Text),
+    Column("input_tokens", BigInteger),
+    Column("output_tokens", BigInteger),
+    Column("cached_tokens", BigInteger),
+    Column("cost_micros", BigInteger),
+    Column("attempt_usage_json", Text),
+    Column("budget_hold", Text),
     Index(
         "runs_claimable_by_account_idx",
         "billing_account_id",
@@ -325,6 +282,7 @@ runs = Table(
     Index(
         "runs_claimable_by_project_idx",
         "project_id",
+        "source",
         "label_key",
         "role",
         text("priority DESC"),
@@ -358,6 +316,8 @@ runs = Table(
         sqlite_where=text("worker_id IS NOT NULL"),
         postgresql_where=text("worker_id IS NOT NULL"),
     ),
+    Index("runs_active_idx", "project_id", "role", "source", sqlite_where=ACTIVE, postgresql_where=ACTIVE),
+    Index("runs_budget_hold_idx", "project_id", sqlite_where=BUDGET_HELD, postgresql_where=BUDGET_HELD),
     sqlite_autoincrement=True,
 )
 
@@ -382,6 +342,82 @@ label_sets = Table(
     # claimable indexes by exact key, so lanes that ask for other labels are never scanned over.
     Column("billing_account_id", guid(), primary_key=True),
     Column("label_key", Text, primary_key=True),
+)
+
+lane_sources = Table(
+    "lane_sources",
+    metadata,
+    # Every ticket source that a lane of the project ever had: a claim in one project, or past a cap, probes the
+    # claimable index of each by exact key, so lanes of a source that is full are never scanned over.
+    Column("billing_account_id", guid(), primary_key=True),
+    Column("project_id", guid(), primary_key=True),
+    Column("source", Text, primary_key=True),
+)
+
+budgets = Table(
+    "budgets",
+    metadata,
+    # Amounts are micro-dollars and tokens, days are counted since 1970 (UTC). `state` is the last verdict, `told` the
+    # last one that the servers have carried out: lanes held or let go on, and people told.
+    Column("project_id", guid(), ForeignKey("projects.id"), primary_key=True),
+    Column("usd_day", BigInteger),
+    Column("usd_total", BigInteger),
+    Column("tokens_day", BigInteger),
+    Column("tokens_total", BigInteger),
+    Column("on_exceeded", Text, nullable=False),
+    Column("spent_usd_day", BigInteger, nullable=False),
+    Column("spent_usd_total", BigInteger, nullable=False),
+    Column("spent_tokens_day", BigInteger, nullable=False),
+    Column("spent_tokens_total", BigInteger, nullable=False),
+    Column("day", Integer, nullable=False),
+    Column("waived_until", Timestamp),
+    Column("state", Text, nullable=False),
+    Column("told", Text, nullable=False),
+    Column("words", Text),
+    Column("reopens_at", Timestamp),
+    Column("updated_at", Timestamp, nullable=False),
+)
+
+# What happened each day, by project. `shard` keeps servers that count at the same moment from waiting for each other;
+# readers add the shards up.
+usage_days = Table(
+    "usage_days",
+    metadata,
+    Column("project_id", guid(), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("role", Text, primary_key=True),
+    Column("agent", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("attempts", BigInteger, nullable=False),
+    Column("shipped", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("input_tokens", BigInteger, nullable=False),
+    Column("output_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("cost_micros", BigInteger, nullable=False),
+)
+
+failure_days = Table(
+    "failure_days",
+    metadata,
+    Column("project_id", guid(), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("reason", Text, primary_key=True),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
+)
+
+phase_days = Table(
+    "phase_days",
+    metadata,
+    # `bucket`: how long the phase took, on a logarithmic scale (`heartlane.store.tallies`).
+    Column("project_id", guid(), primary_key=True),
+    Column("day", Integer, primary_key=True, autoincrement=False),
+    Column("phase", Text, primary_key=True),
+    Column("bucket", Integer, primary_key=True, autoincrement=False),
+    Column("shard", Integer, primary_key=True, autoincrement=False),
+    Column("count", BigInteger, nullable=False),
 )
 
 events = Table(

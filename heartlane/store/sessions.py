@@ -16,9 +16,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.store import audit
 from heartlane.store.audit import Actor
+from heartlane.store.columns import Timestamp
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, cursor_id, page
-from heartlane.store.schema import Timestamp, accounts, login_links, sessions, tokens
+from heartlane.store.schema import accounts, login_links, sessions, tokens
 from heartlane.store.store import Store, WriteTransaction
 from heartlane.store.tokens import DEFAULT_ACCOUNT, Token, hash_of, new_secret, select_tokens
 

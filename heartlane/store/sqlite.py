@@ -22,11 +22,13 @@ from heartlane.store.audience import Audience
 from heartlane.store.audit import Entry
 from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes
 from heartlane.store.clock import Clock
+from heartlane.store.columns import from_micros, to_micros
 from heartlane.store.errors import StoreUnavailable
+from heartlane.store.gates import ACTIVE_QUERY, LIMITS_QUERY, UPDATE_BUDGET, Limits, Probe, budget_row, by_project
 from heartlane.store.ledger import Applied
 from heartlane.store.rows import SqliteRows
 from heartlane.store.run_batch import run_batch
-from heartlane.store.schema import from_micros, to_micros
+from heartlane.store.tallies import tally_rows
 from heartlane.store.telling import tell_of_runs
 
 T = TypeVar("T")
@@ -63,20 +65,25 @@ SELECT blocker_id, run_id FROM run_blockers WHERE blocker_id IN (SELECT value FR
 
 LABEL_KEYS: Final = "SELECT label_key FROM label_sets WHERE billing_account_id = ?"
 
-# The best lanes of one role and one label set: the head of a claimable index. {owner} is the account or the project.
-CLAIMABLE_HEAD: Final = f"""
-{_SELECT} WHERE r.{{owner}} = ? AND r.label_key = ? AND r.role = ?
+# The best lanes of one role and one label set: the head of a claimable index, of the account or of one project.
+_CLAIMABLE_HEAD: Final = """AND r.label_key = ? AND r.role = ?
 AND r.state IN ('queued', 'released') AND r.blockers_left = 0 AND r.not_before IS NULL
 ORDER BY r.priority DESC, r.number LIMIT ?
 """
+ACCOUNT_HEAD: Final = f"{_SELECT} WHERE r.billing_account_id = ? {_CLAIMABLE_HEAD}"
+PROJECT_HEAD: Final = f"{_SELECT} WHERE r.project_id = ? AND r.source = ? {_CLAIMABLE_HEAD}"
 
 # Lanes that were held back until a time that has passed; the maintenance clears `not_before`, so these are few. The
 # index is named because SQLite, without statistics, would rather walk over every queued lane of the account.
 CLAIMABLE_DUE: Final = f"""
 {_SELECT} INDEXED BY runs_delayed_idx
 WHERE r.not_before <= ? AND r.state IN ('queued', 'released') AND r.not_before IS NOT NULL
-AND r.blockers_left = 0 AND r.{{owner}} = ?
+AND r.blockers_left = 0 AND r.billing_account_id = ?
 """
+
+LOCK_LIMITS: Final = LIMITS_QUERY.format(accounts="IN (SELECT value FROM json_each(?))", lock="")
+ACTIVE: Final = ACTIVE_QUERY.format(projects="IN (SELECT value FROM json_each(?))")
+SOURCES: Final = "SELECT project_id, source FROM lane_sources WHERE billing_account_id = ?"
 
 UPDATE_RUN: Final = {
     columns: "UPDATE runs SET " + ", ".join(f'"{name}" = ?' for name in columns) + " WHERE number = ?"
@@ -150,22 +157,36 @@ class SqliteBatch:
     async def label_keys(self, account_id: str) -> Sequence[str]:
         return [key for (key,) in self._connection.execute(LABEL_KEYS, (account_id,))]
 
-    async def lock_claimable(self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime) -> Offer:
-        owner, owner_id = ("billing_account_id", wanted.account_id)
-        if wanted.project_id is not None:
-            owner, owner_id = ("project_id", wanted.project_id)
+    async def lock_limits(self, account_ids: Sequence[str]) -> Sequence[Limits]:
+        rows = self._connection.execute(LOCK_LIMITS, (orjson.dumps(account_ids),)).fetchall()
+        return [Limits.of_row([*row[:-1], None if row[-1] is None else from_micros(row[-1])]) for row in rows]
+
+    async def active(self, project_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:
+        return by_project(self._connection.execute(ACTIVE, (orjson.dumps(project_ids),)).fetchall())
+
+    async def sources(self, account_id: str) -> Sequence[tuple[str, str]]:
+        return self._connection.execute(SOURCES, (account_id,)).fetchall()
+
+    async def lock_claimable(
+        self, wanted: ClaimNext, label_keys: Sequence[str], count: int, now: datetime, probes: Sequence[Probe] | None
+    ) -> Offer:
         rows: list[Any] = []
-        head = CLAIMABLE_HEAD.format(owner=owner)
-        for role in wanted.roles or tuple(Role):
-            for key in label_keys:
-                rows += self._connection.execute(head, (owner_id, key, str(role), count)).fetchall()
-        rows += self._connection.execute(CLAIMABLE_DUE.format(owner=owner), (to_micros(now), owner_id)).fetchall()
-        lanes = [_run(row) for row in rows]
+        execute = self._connection.execute
+        for key in label_keys:
+            if probes is None:
+                for role in wanted.roles or tuple(Role):
+                    rows += execute(ACCOUNT_HEAD, (wanted.account_id, key, str(role), count)).fetchall()
+            else:
+                for project_id, source, role in probes:
+                    rows += execute(PROJECT_HEAD, (project_id, source, key, role, count)).fetchall()
+        rows += execute(CLAIMABLE_DUE, (to_micros(now), wanted.account_id)).fetchall()
+        kinds = None if probes is None else set(probes)
         fitting = [
             lane
-            for lane in lanes
+            for lane in map(_run, rows)
             if lane.label_key in label_keys
             and (not wanted.roles or lane.role in wanted.roles)
+            and (kinds is None or (lane.project_id, lane.source, lane.role) in kinds)
             and lane.billing_account_id == wanted.account_id
         ]
         return Offer(sorted(fitting, key=lambda lane: (-lane.priority, lane.number))[:count])
@@ -199,6 +220,14 @@ class SqliteBatch:
         for ticket in writes.tickets:
             values = [to_micros(value) if isinstance(value, datetime) else value for value in ticket]
             self._connection.execute(UPDATE_TICKET, [*values, ticket.id])
+        if writes.tallies is not None:
+            for statement, added in tally_rows(writes.tallies, 0):
+                execute_many(statement.replace("$", "?"), added)
+        for budget in writes.budgets:
+            row = [
+                to_micros(value) if isinstance(value, datetime) else value for value in budget_row(budget, writes.now)
+            ]
+            self._connection.execute(UPDATE_BUDGET.replace("$", "?"), row)
         if writes.happened:
             self.told = await tell_of_runs(
                 SqliteRows(self._connection), writes.happened, writes.now, self._audience.projects

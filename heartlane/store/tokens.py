@@ -23,8 +23,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.store import audit
 from heartlane.store.audit import Actor
+from heartlane.store.columns import Timestamp
 from heartlane.store.ids import new_id
-from heartlane.store.schema import Timestamp, accounts, projects, tokens
+from heartlane.store.schema import accounts, projects, tokens
 from heartlane.store.store import Store, WriteTransaction
 
 Scope = Literal["viewer", "worker", "operator", "admin"]

@@ -22,10 +22,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from heartlane.store import github_schema, news_schema  # noqa: F401 - their tables belong to the schema, too
+from heartlane.store import github_schema, news_schema, schema  # noqa: F401 - their tables belong to the metadata
+from heartlane.store.columns import metadata
 from heartlane.store.errors import SchemaMismatch, StoreUnavailable
 from heartlane.store.postgres import CONNECT_SECONDS
-from heartlane.store.schema import metadata
 
 HEAD: Final = "0007"
 """The newest revision (a test compares it to the migrations): a start with a current schema needs no Alembic."""

@@ -14,9 +14,10 @@ from sqlalchemy import and_, bindparam, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.run import HELD_STATES, Run, is_stalled, needs_attention
+from heartlane.store.columns import Timestamp
 from heartlane.store.news_schema import OPEN, notice_rules, notices
 from heartlane.store.notices import NoticeRow, rules_of
-from heartlane.store.schema import PLANS_PENDING, Timestamp, plans, runs
+from heartlane.store.schema import PLANS_PENDING, plans, runs
 from heartlane.store.store import Store
 
 SEEN_MAX: Final = 2_000

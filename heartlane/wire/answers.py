@@ -53,6 +53,10 @@ class ProjectObject(Answer):
     """After this many failures a lane ends `failed`."""
     stalled_after_seconds: int
     """A lane whose heartbeats arrive but nothing else for this long is `stalled`."""
+    max_active: int | None
+    """At most so many of its lanes are active (held by a worker) at once; null: without a cap."""
+    max_active_by_role: dict[str, int]
+    max_active_by_source: dict[str, int]
     created_at: datetime
     updated_at: datetime
 
@@ -270,6 +274,15 @@ class RunObject(Answer):
     branch: str | None
     commit: str | None
     summary: str | None
+    agent: str | None
+    """The coding agent at work, as it was last said."""
+    model: str | None
+    input_tokens: int | None
+    """What the lane's attempts have used in all; null until an agent says it, like all of these."""
+    output_tokens: int | None
+    cached_tokens: int | None
+    """Read from the provider's cache; within `input_tokens` or beside them, as the provider counts."""
+    cost_usd: float | None
     attempt: int
     """The fencing number: 0 until claimed, +1 at every claim."""
     failures: int

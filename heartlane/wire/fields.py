@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar, get_args
 
 from pydantic import Field, GetCoreSchemaHandler, GetJsonSchemaHandler, StringConstraints, WithJsonSchema
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
 from heartlane.lanes import bounds
+from heartlane.wire.names import RoleName
 
 T = TypeVar("T")
 
@@ -152,6 +153,22 @@ Labels = Annotated[
     ),
 ]
 
+MaxActive = Annotated[int, Field(ge=1, le=bounds.CAP_MAX)]
+MaxActiveByRole = Annotated[dict[RoleName, MaxActive], Field(max_length=len(get_args(RoleName)))]
+SourceName = Annotated[str, Field(min_length=1, max_length=bounds.SOURCE_MAX), NO_NUL]
+MaxActiveBySource = Annotated[
+    dict[SourceName, MaxActive],
+    Field(max_length=bounds.CAPS_BY_SOURCE_MAX),
+    # As with labels: pydantic by itself says which keys the value's bounds are for.
+    WithJsonSchema(
+        {
+            "type": "object",
+            "maxProperties": bounds.CAPS_BY_SOURCE_MAX,
+            "propertyNames": {"minLength": 1, "maxLength": bounds.SOURCE_MAX, "pattern": r"^[^\u0000]*$"},
+            "additionalProperties": {"type": "integer", "minimum": 1, "maximum": bounds.CAP_MAX},
+        }
+    ),
+]
 MaxFailures = Annotated[int, Field(ge=bounds.MAX_FAILURES_MIN, le=bounds.MAX_FAILURES_MAX)]
 StalledAfterSeconds = Annotated[int, Field(ge=bounds.STALLED_AFTER_SECONDS_MIN, le=bounds.STALLED_AFTER_SECONDS_MAX)]
 MilestoneDescription = Annotated[str, Field(max_length=MILESTONE_DESCRIPTION_MAX), NO_NUL]

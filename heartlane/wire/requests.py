@@ -28,6 +28,9 @@ from heartlane.wire.fields import (
     LanePriority,
     LeaseSeconds,
     LogLine,
+    MaxActive,
+    MaxActiveByRole,
+    MaxActiveBySource,
     MaxFailures,
     MilestoneDescription,
     Moment,
@@ -159,6 +162,12 @@ class CreateProjectBody(RequestBody):
     """After this many failures a lane ends `failed`. Counts for lanes planned from now on."""
     stalled_after_seconds: StalledAfterSeconds = bounds.STALLED_AFTER_SECONDS_DEFAULT
     """A lane whose heartbeats arrive but nothing else for this long is `stalled`."""
+    max_active: MaxActive | None = None
+    """At most so many of its lanes are active (held by a worker) at once; null: without a cap."""
+    max_active_by_role: MaxActiveByRole = Field({})
+    """The same for lanes of a role: role → lanes."""
+    max_active_by_source: MaxActiveBySource = Field({})
+    """The same for lanes whose tickets come from one place: the host of the tickets' `external_url` → lanes."""
 
 
 class PatchProjectBody(RequestBody):
@@ -169,6 +178,9 @@ class PatchProjectBody(RequestBody):
     default_branch: Branch | None = None
     max_failures: Opt[MaxFailures] = None
     stalled_after_seconds: Opt[StalledAfterSeconds] = None
+    max_active: MaxActive | None = None
+    max_active_by_role: Opt[MaxActiveByRole] = None
+    max_active_by_source: Opt[MaxActiveBySource] = None
 
 
 class CreateMilestoneBody(RequestBody):

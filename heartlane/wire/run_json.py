@@ -8,6 +8,7 @@ from typing import Any, Final
 import orjson
 
 from heartlane.lanes.run import Run, is_stalled, needs_attention
+from heartlane.lanes.usage import MICROS
 
 JSON_OPTIONS: Final = orjson.OPT_UTC_Z
 """Aware UTC datetimes come out as RFC 3339 with a `Z`."""
@@ -41,6 +42,12 @@ def run_body(run: Run, now: datetime) -> dict[str, Any]:
         "branch": run.branch,
         "commit": run.commit,
         "summary": run.summary,
+        "agent": run.agent,
+        "model": run.model,
+        "input_tokens": run.input_tokens,
+        "output_tokens": run.output_tokens,
+        "cached_tokens": run.cached_tokens,
+        "cost_usd": None if run.cost_micros is None else run.cost_micros / MICROS,
         "attempt": run.attempt,
         "failures": run.failures,
         "max_failures": run.max_failures,

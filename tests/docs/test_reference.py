@@ -16,7 +16,8 @@ from docs.generate.cli import help_of, verbs
 from docs.generate.pages import BLOCKS, ROOT, blocks_in, pages, written_anew
 from heartlane.cli.main import COMMANDS
 from heartlane.lanes.commands import Report
-from heartlane.lanes.rules import EFFECTS, SHIP_FIELDS, TABLE, decide
+from heartlane.lanes.effects import EFFECTS, SHIP_FIELDS
+from heartlane.lanes.rules import TABLE, decide
 from heartlane.lanes.run import HELD_STATES, WORKER_EVENT_TYPES, Event, EventType, State
 from heartlane.server.app import api_routes
 from heartlane.server.metrics import Metrics

@@ -156,7 +156,7 @@ def test_an_approved_plan_queues_one_run_per_lane() -> None:
         Lane("a", "First", "backend", ticket_ids=("t",), labels={"os": "linux"}, priority=3),
         Lane("b", "Second", "qa", after=("a",)),
     ]
-    first, second = initial_runs(SOURCE, lanes, {"a": "run-a", "b": "run-b"}, NOW)
+    first, second = initial_runs(SOURCE, lanes, {"a": "run-a", "b": "run-b"}, {}, NOW)
     assert (first.id, first.lane_key, first.title, first.role, first.priority) == ("run-a", "a", "First", "backend", 3)
     assert (first.ticket_ids, first.labels, first.label_key) == (["t"], {"os": "linux"}, '{"os":"linux"}')
     assert (first.state, first.attempt, first.failures, first.max_failures, first.blockers_left) == (

@@ -13,7 +13,7 @@ from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
 
-from heartlane.lanes import bounds, rules
+from heartlane.lanes import bounds, effects, rules
 from heartlane.lanes.commands import (
     Cancel,
     Claim,
@@ -278,14 +278,14 @@ def replays_append(rule: rules.Rule) -> rules.Rule:
 
 
 def unfinished_lease(patch: pytest.MonkeyPatch) -> None:
-    ends = rules._end
+    ends = effects.end
 
     def end(changes: dict[str, Any], state: str, now: datetime) -> None:
         lease = {name: changes[name] for name in ("lease_expires_at",) if name in changes}
         ends(changes, state, now)
         changes.update(lease)
 
-    patch.setattr(rules, "_end", end)
+    patch.setattr(effects, "end", end)
 
 
 FAULTS: Mapping[str, Plant] = {

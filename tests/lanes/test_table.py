@@ -11,6 +11,8 @@ from heartlane.lanes.commands import (
     Cancel,
     Claim,
     Command,
+    Hold,
+    Lift,
     NotePullRequest,
     Pause,
     Release,
@@ -39,6 +41,9 @@ COMMANDS: dict[str, Command] = {
     "take back": TakeBack(),
     "unblock": Unblock(),
     "ripen": Ripen(),
+    "hold": Hold("pause", "The budget is used up."),
+    "hold and give back": Hold("stop", "The budget is used up."),
+    "lift": Lift(),
     "pull request": NotePullRequest("https://git.test/1", "merged"),
 }
 
@@ -58,6 +63,9 @@ OUTCOMES = {
     "take back": "queued released" + " queued" * 4 + " shipped failed",
     "unblock": " ".join(STATES),
     "ripen": " ".join(STATES),
+    "hold": " ".join(STATES),
+    "hold and give back": "queued released" + " released" * 4 + " shipped failed",
+    "lift": " ".join(STATES),
     "pull request": " ".join(STATES),
 }
 

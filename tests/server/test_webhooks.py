@@ -11,8 +11,8 @@ import pytest
 from sqlalchemy import select
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from heartlane.store.columns import metadata
 from heartlane.store.notices import Notice, add_notices
-from heartlane.store.schema import metadata
 from heartlane.wire.news import DeliveryAnswer, DeliveryList, WebhookAnswer, WebhookList, WebhookWithSecret
 from tests.harness import Harness, assert_error
 from tests.receiver import Answer, Received, Receiver, break_off, endless, hang, status, trickle

@@ -74,13 +74,18 @@ async def test_what_is_due_is_found_by_its_own_index(store: Store, look: Any, in
     assert index in plan(store, *statements[-1])
 
 
-@pytest.mark.parametrize("owner", ["billing_account_id", "project_id"])
-async def test_a_claim_looks_at_the_head_of_the_queue_and_at_what_is_due(store: Store, owner: str) -> None:
-    head = plan(store, sqlite.CLAIMABLE_HEAD.format(owner=owner), (ID, "", "backend", 1))
-    assert "USING INDEX runs_claimable_by_" in head
-    assert "TEMP B-TREE" not in head
-    due = plan(store, sqlite.CLAIMABLE_DUE.format(owner=owner), (0, ID))
+async def test_a_claim_looks_at_the_head_of_the_queue_and_at_what_is_due(store: Store) -> None:
+    for statement, values in ((sqlite.ACCOUNT_HEAD, (ID,)), (sqlite.PROJECT_HEAD, (ID, ""))):
+        head = plan(store, statement, (*values, "", "backend", 1))
+        assert "USING INDEX runs_claimable_by_" in head
+        assert "TEMP B-TREE" not in head
+    due = plan(store, sqlite.CLAIMABLE_DUE, (0, ID))
     assert "runs_delayed_idx (not_before>? AND not_before<?)" in due
+
+
+async def test_what_bounds_a_project_is_found_by_its_own_index(store: Store) -> None:
+    assert "projects_limited_idx" in plan(store, sqlite.LOCK_LIMITS, ('["a"]',))
+    assert "runs_active_idx" in plan(store, sqlite.ACTIVE, ('["a"]',))
 
 
 async def test_a_batch_finds_its_runs_by_id_and_writes_them_by_number(store: Store) -> None:

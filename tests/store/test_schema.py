@@ -9,8 +9,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from sqlalchemy import insert, select
 
+from heartlane.store.columns import FLOAT_EXACT_MICROS, from_micros, to_micros
 from heartlane.store.ids import new_id
-from heartlane.store.schema import FLOAT_EXACT_MICROS, accounts, from_micros, to_micros
+from heartlane.store.schema import accounts
 from heartlane.store.store import Store
 
 FIRST = datetime(1970, 1, 1, tzinfo=UTC)

@@ -329,7 +329,7 @@ _0002: Final[Tables] = {
 }
 
 _URL: Final = "https://tracker.test/ü/118"
-_0005: Final[Tables] = {
+_0003: Final[Tables] = {
     "tickets": [
         *({**row, "external_key": None, "external_said_json": None} for row in _0001["tickets"]),
         _ticket(
@@ -341,7 +341,7 @@ _0005: Final[Tables] = {
     ]
 }
 
-_0004: Final[Tables] = {
+_0005: Final[Tables] = {
     "webhooks": [
         {
             "id": WEBHOOK,
@@ -413,7 +413,7 @@ _0004: Final[Tables] = {
     "notice_rules": [{"project_id": PROJECT, "rules_json": '{"lane_failed":{"enabled":false}}', "updated_at": NOW}],
 }
 
-_0007: Final[Tables] = {
+_0006: Final[Tables] = {
     "github_links": [
         {
             "project_id": PROJECT,
@@ -432,7 +432,85 @@ _0007: Final[Tables] = {
     ],
 }
 
-ROWS: Final[Mapping[str, Tables]] = {"0001": _0001, "0002": _0002, "0005": _0005, "0004": _0004, "0007": _0007}
+_DAY: Final = 20_781
+_0007: Final[Tables] = {
+    "projects": [
+        {
+            **_0001["projects"][0],
+            "max_active": 40,
+            "max_active_by_role_json": '{"qa":1}',
+            "max_active_by_source_json": '{"git.test":9}',
+            "limited": True,
+        }
+    ],
+    "runs": [
+        {
+            **row,
+            "source": "git.test",
+            "phase_at": NOW,
+            "failure_reason": "auth",
+            "agent": "codex",
+            "model": "m-1",
+            "input_tokens": 1_200,
+            "output_tokens": 300,
+            "cached_tokens": None,
+            "cost_micros": 250_000,
+            "attempt_usage_json": "[1200,300,null,250000]",
+            "budget_hold": "pause" if row["id"] == HELD else None,
+        }
+        for row in _0001["runs"]
+    ],
+    "lane_sources": [{"billing_account_id": ACCOUNT, "project_id": PROJECT, "source": "git.test"}],
+    "budgets": [
+        {
+            "project_id": PROJECT,
+            "usd_day": 50_000_000,
+            "usd_total": None,
+            "tokens_day": 1_000_000,
+            "tokens_total": None,
+            "on_exceeded": "pause",
+            "spent_usd_day": 5_250_000,
+            "spent_usd_total": 9_000_000,
+            "spent_tokens_day": 1_500,
+            "spent_tokens_total": 9_000,
+            "day": _DAY,
+            "waived_until": NOW,
+            "state": "ok",
+            "told": "ok",
+            "words": None,
+            "reopens_at": None,
+            "updated_at": NOW,
+        }
+    ],
+    "usage_days": [
+        {
+            "project_id": PROJECT,
+            "day": _DAY,
+            "role": "backend",
+            "agent": "codex",
+            "model": "",
+            "shard": 3,
+            "attempts": 2,
+            "shipped": 1,
+            "failed": 1,
+            "input_tokens": 1_200,
+            "output_tokens": 300,
+            "cached_tokens": 0,
+            "cost_micros": 250_000,
+        }
+    ],
+    "failure_days": [{"project_id": PROJECT, "day": _DAY, "reason": "auth", "shard": 0, "count": 1}],
+    "phase_days": [{"project_id": PROJECT, "day": _DAY, "phase": "Prüfung", "bucket": 24, "shard": 0, "count": 7}],
+}
+
+ROWS: Final[Mapping[str, Tables]] = {
+    "0001": _0001,
+    "0002": _0002,
+    "0003": _0003,
+    "0005": _0005,
+    "0006": _0006,
+    "0007": _0007,
+}
 """Revision → table → rows. A revision has the tables of those before it, but for those that it gives anew."""
 
 GONE: Final[frozenset[tuple[str, str]]] = frozenset()

@@ -8,9 +8,10 @@ from alembic.script import ScriptDirectory
 from heartlane.lanes.commands import Command, Report
 from heartlane.lanes.run import RUN_COLUMNS, Event
 from heartlane.store.batch import Outcome
+from heartlane.store.columns import metadata
 from heartlane.store.external import key_of_url
 from heartlane.store.migrations import runner
-from heartlane.store.schema import metadata, runs
+from heartlane.store.schema import runs
 from heartlane.store.store import Store
 from heartlane.store.tokens import find
 from heartlane.store.upgrade import HEAD, check, upgrade, upgrade_async

@@ -3,7 +3,8 @@
 # ruff: noqa: FAST003 - the parameters of the path are aliased: PathId is `id`
 from __future__ import annotations
 
-from typing import Annotated
+import json
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 
@@ -19,6 +20,14 @@ from heartlane.wire.queries import PageQuery
 from heartlane.wire.requests import CreateProjectBody, PatchProjectBody
 
 router = APIRouter(prefix="/api/projects", tags=["Projects"])
+
+
+def columns_of(values: dict[str, Any]) -> dict[str, Any]:
+    """A body's values as columns: caps by name are kept as JSON."""
+    for name in ("max_active_by_role", "max_active_by_source"):
+        if name in values:
+            values[f"{name}_json"] = json.dumps(values.pop(name), sort_keys=True, separators=(",", ":"))
+    return values
 
 
 async def find_project(context: Context, principal: Principal, project_id: str) -> Project:
@@ -39,7 +48,7 @@ async def create_project(
         raise ApiError("FORBIDDEN", f"The token {principal.name!r} is limited to one project and can't create others.")
     async with context.store.writing() as tx:
         project = await projects.create_project(
-            tx, principal.account_id, body.model_dump(), actor_of(request, principal)
+            tx, principal.account_id, columns_of(body.model_dump()), actor_of(request, principal)
         )
     return Json({"project": project_body(project)}, status_code=201)
 
@@ -66,10 +75,14 @@ async def patch_project(
     project_id: PathId,
     body: Annotated[PatchProjectBody, body_of(PatchProjectBody)],
 ) -> Json:
-    """What is left out stays. New settings count for lanes that are approved from now on."""
+    """What is left out stays. Caps count at once, other settings for lanes that are approved from now on."""
     async with context.store.writing() as tx:
         project = await projects.patch_project(
-            tx, project_id, reach_of(principal), body.model_dump(exclude_unset=True), actor_of(request, principal)
+            tx,
+            project_id,
+            reach_of(principal),
+            columns_of(body.model_dump(exclude_unset=True)),
+            actor_of(request, principal),
         )
     if project is None:
         raise not_found("project")

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from heartlane.store.schema import Timestamp, big_key, guid
+from heartlane.store.columns import Timestamp, big_key, guid
 
 revision = "0001"
 down_revision = None

@@ -1,7 +1,7 @@
 """News that goes out: webhooks, their outbox and its log, notices and their rules.
 
-Revision ID: 0004
-Revises: 0006
+Revision ID: 0005
+Revises: 0004
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from heartlane.store.schema import Timestamp, big_key, guid
+from heartlane.store.columns import Timestamp, big_key, guid
 
-revision = "0004"
-down_revision = "0006"
+revision = "0005"
+down_revision = "0004"
 branch_labels = None
 depends_on = None
 

@@ -1,7 +1,7 @@
 """Projects that are linked with GitHub, the messages that were heard of it, and how pull requests stand.
 
-Revision ID: 0007
-Revises: 0004
+Revision ID: 0006
+Revises: 0005
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-from heartlane.store.schema import Timestamp, guid
+from heartlane.store.columns import Timestamp, guid
 
-revision = "0007"
-down_revision = "0004"
+revision = "0006"
+down_revision = "0005"
 branch_labels = None
 depends_on = None
 

@@ -3,7 +3,7 @@
 Where several tickets of a project have the same `external_url`, the oldest keeps it; each other's gets a fragment with
 its own id. It still leads to the same page, and nothing is lost.
 
-Revision ID: 0005
+Revision ID: 0003
 Revises: 0002
 """
 
@@ -14,7 +14,7 @@ import hashlib
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0005"
+revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None

@@ -1,0 +1,182 @@
+"""Budgets of projects: set, read, let go on for a while; and what a verdict means for the project's lanes.
+
+A batch that spends writes the new verdict beside what was spent. Carrying it out (holding lanes, letting them go on,
+telling people) is the server's own hand, soon after and as often as it takes: `told` is the verdict that was carried
+out.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any, NamedTuple
+
+from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from heartlane.lanes.limits import Budget, Verdict, next_day, on_day, verdict
+from heartlane.store import audit
+from heartlane.store.audit import Actor
+from heartlane.store.batch import ANY_ROLE, OPENED_LANES, Opening
+from heartlane.store.gates import BUDGET_COLUMNS, budget_values, read_budget
+from heartlane.store.notices import Notice, add_notices, close_by_key
+from heartlane.store.projects import Project, set_limited
+from heartlane.store.schema import ACTIVE, BUDGET_HELD, budgets, projects, runs, usage_days
+from heartlane.store.store import Store, WriteTransaction
+from heartlane.store.tallies import day_of
+
+AT_ONCE = 500
+"""Lanes that are held or let go on in one round; the next follows while there are more."""
+NOTICE_KINDS = {"warned": "budget_80", "exceeded": "budget_100"}
+
+
+class Standing(NamedTuple):
+    """A project's budget and where it stands now."""
+
+    budget: Budget
+    verdict: Verdict
+
+
+_COLUMNS = [budgets.c[name] for name in BUDGET_COLUMNS]
+
+
+async def read_standing(conn: AsyncConnection, project_id: str, now: datetime) -> Standing:
+    """The budget of a project that the caller has looked up; one without ceilings where none was ever set."""
+    row = (await conn.execute(select(*_COLUMNS).where(budgets.c.project_id == project_id))).one_or_none()
+    budget = Budget() if row is None else read_budget(tuple(row))
+    if row is None:
+        budget = await _spent_so_far(conn, project_id, budget, now)
+    return Standing(on_day(budget, now), verdict(budget, now))
+
+
+async def _spent_so_far(conn: AsyncConnection, project_id: str, budget: Budget, now: datetime) -> Budget:
+    """The budget with all that the project has ever spent, from the counts of the days."""
+    tokens = usage_days.c.input_tokens + usage_days.c.output_tokens
+    today = usage_days.c.day == day_of(now)
+    mine = usage_days.c.project_id == project_id
+    columns = [func.coalesce(func.sum(usage_days.c.cost_micros), 0), func.coalesce(func.sum(tokens), 0)]
+    total = (await conn.execute(select(*columns).where(mine))).one()
+    day = (await conn.execute(select(*columns).where(mine, today))).one()
+    return on_day(budget, now)._replace(
+        spent_usd_day=int(day[0]),
+        spent_usd_total=int(total[0]),
+        spent_tokens_day=int(day[1]),
+        spent_tokens_total=int(total[1]),
+    )
+
+
+async def put_budget(tx: WriteTransaction, project: Project, ceilings: dict[str, Any], actor: Actor) -> Standing:
+    """Set the project's ceilings (columns of the budget), whole. What was spent stays."""
+    return await _change(tx, project, ceilings, actor, "budget.changed")
+
+
+async def let_go_on(tx: WriteTransaction, project: Project, hours: float | None, actor: Actor) -> Standing:
+    """Let the project go on beyond its ceilings for so many hours; None: until the day (UTC) ends."""
+    until = next_day(tx.now) if hours is None else tx.now + timedelta(hours=hours)
+    return await _change(tx, project, {"waived_until": until}, actor, "budget.waived")
+
+
+async def _change(
+    tx: WriteTransaction, project: Project, values: dict[str, Any], actor: Actor, action: str
+) -> Standing:
+    # The project first, as claims lock it: what they see and what is written here can't cross.
+    await tx.conn.execute(select(projects.c.id).where(projects.c.id == project.id).with_for_update())
+    before = (await read_standing(tx.conn, project.id, tx.now)).budget
+    after = before._replace(**values)
+    standing = Standing(after, verdict(after, tx.now))
+    row = budget_values(after) | standing.verdict._asdict() | {"updated_at": tx.now}
+    changed = await tx.conn.execute(update(budgets).where(budgets.c.project_id == project.id).values(row))
+    if changed.rowcount == 0:
+        await tx.conn.execute(insert(budgets).values(project_id=project.id, told="none", **row))
+    await set_limited(tx, project, has_budget=after.bounded)
+    said = {name: (getattr(before, name), getattr(after, name)) for name in values}
+    await audit.record(
+        tx.conn,
+        tx.now,
+        actor,
+        action,
+        account_id=project.billing_account_id,
+        project_id=project.id,
+        object_type="project",
+        object_id=project.id,
+        object_name=project.name,
+        details={
+            "before": {name: _plain(old) for name, (old, _) in said.items()},
+            "after": {name: _plain(new) for name, (_, new) in said.items()},
+        },
+    )
+    return standing
+
+
+def _plain(value: Any) -> Any:
+    return value.isoformat() if isinstance(value, datetime) else value
+
+
+class Due(NamedTuple):
+    """A budget whose verdict is to be looked at again, or to be carried out."""
+
+    project_id: str
+    told: str
+
+
+async def due(store: Store, now: datetime) -> list[Due]:
+    """Budgets whose verdict changed, or changes by itself about now."""
+    wanted = or_(budgets.c.state != budgets.c.told, budgets.c.reopens_at <= now)
+    async with store.reading() as conn:
+        rows = await conn.execute(select(budgets.c.project_id, budgets.c.told).where(wanted))
+        return [Due._make(row) for row in rows]
+
+
+async def refresh(store: Store, project_id: str) -> Standing | None:
+    """Look at the verdict again: a day has ended, or a person's word. None where the budget is gone."""
+    async with store.writing() as tx:
+        await tx.conn.execute(select(projects.c.id).where(projects.c.id == project_id).with_for_update())
+        row = (await tx.conn.execute(select(*_COLUMNS).where(budgets.c.project_id == project_id))).one_or_none()
+        if row is None:
+            return None
+        budget = on_day(read_budget(tuple(row)), tx.now)
+        standing = Standing(budget, verdict(budget, tx.now))
+        values = budget_values(budget) | standing.verdict._asdict()
+        await tx.conn.execute(update(budgets).where(budgets.c.project_id == project_id).values(values))
+        return standing
+
+
+async def lanes_to_hold(store: Store, project_id: str) -> list[str]:
+    """Active lanes that nothing holds yet."""
+    wanted = (runs.c.project_id == project_id, ACTIVE, runs.c.budget_hold.is_(None))
+    return await _ids(store, select(runs.c.id).where(*wanted))
+
+
+async def lanes_to_lift(store: Store, project_id: str) -> list[str]:
+    """Lanes that are held."""
+    return await _ids(store, select(runs.c.id).where(runs.c.project_id == project_id, BUDGET_HELD))
+
+
+async def _ids(store: Store, query: Any) -> list[str]:
+    async with store.reading() as conn:
+        return list((await conn.execute(query.limit(AT_ONCE))).scalars())
+
+
+async def mark_told(store: Store, project_id: str, standing: Standing) -> bool:
+    """The verdict is carried out: tell people, wake waiting claims. False where it has changed meanwhile."""
+    state = standing.verdict.state
+    async with store.writing() as tx:
+        marked = await tx.conn.execute(
+            update(budgets).where(budgets.c.project_id == project_id, budgets.c.state == state).values(told=state)
+        )
+        if marked.rowcount == 0:
+            return False
+        account_id = (
+            await tx.conn.execute(select(projects.c.billing_account_id).where(projects.c.id == project_id))
+        ).scalar_one()
+        kind = NOTICE_KINDS.get(state)
+        key = f"budget:{state}:{standing.budget.day}"
+        if kind is not None and standing.verdict.words is not None:
+            await add_notices(tx, [Notice(kind, key, account_id, project_id, standing.verdict.words)])
+        elif state in ("ok", "none"):
+            days = [
+                f"budget:{one}:{standing.budget.day + timedelta(days=back)}" for one in NOTICE_KINDS for back in (0, -1)
+            ]
+            await close_by_key(tx, project_id, days)
+        if not standing.verdict.shut:
+            tx.announce([Opening(account_id, project_id, ANY_ROLE, "", OPENED_LANES)])
+        return True
