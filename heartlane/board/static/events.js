@@ -22,6 +22,7 @@ export const TYPES = {
   resumed: ["resumed", "phases"],
   cancelled: ["cancelled", "phases"],
   retried: ["retried", "phases"],
+  pull_request: ["pull request", "phases"],
   heartbeat: ["heartbeat", "heartbeats"],
 };
 
@@ -59,6 +60,8 @@ export function eventText(event) {
       return `from ${worker}: last heard ${payload.last_heard ? clockTime(payload.last_heard) : "never"}, lease until ${payload.deadline ? clockTime(payload.deadline) : "?"}, failure ${payload.failures} of ${payload.max_failures}${payload.last_log_line ? `; last: ${text(payload.last_log_line)}` : ""}`;
     case "released":
       return `${by || `by ${worker}`}${payload.failed ? " as failed" : ""}${payload.retry_after ? `, again in ${duration(1000 * payload.retry_after)}` : ""}${payload.reason ? `: ${text(payload.reason)}` : ""}`.trim();
+    case "pull_request":
+      return `${text(payload.state)}${by}: ${text(payload.url)}`;
     case "paused":
     case "resumed":
     case "cancelled":
