@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from heartlane.wire import github_examples, news_examples, people_examples
+from heartlane.wire import budget_examples, github_examples, news_examples, people_examples
 
 ACCOUNT: Final = "01983c5a-7f10-7c3e-9a51-0c5a3f1b2d40"
 PROJECT: Final = "01983c5b-1a2b-7d4c-8e5f-6a7b8c9d0e1f"
@@ -311,6 +311,7 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
         },
     },
     "reject_plan": {"A reason": {"reason": "Split the payment step off first."}},
+    **budget_examples.REQUESTS,
     **news_examples.REQUESTS,
     **github_examples.REQUESTS,
 }
@@ -402,6 +403,7 @@ ANSWERS: Final[dict[str, Any]] = {
     "readyz": {"status": "ready"},
     **github_examples.ANSWERS,
     **people_examples.ANSWERS,
+    **budget_examples.ANSWERS,
     **news_examples.ANSWERS,
 }
 """Operation → its answer."""

@@ -67,7 +67,7 @@ async def go_on(
     context: Server,
     request: Request,
     project_id: PathId,
-    body: Annotated[GoOnBody, body_of(GoOnBody)],
+    body: Annotated[GoOnBody, body_of(GoOnBody, optional=True)],
 ) -> Json:
     """Beyond its ceilings, for a while: lanes that stand still go on within a second, and new ones can be claimed."""
     async with context.store.writing() as tx:
