@@ -25,6 +25,8 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "session_idle_seconds": "3600",
     "max_body_bytes": "8388608",
     "ledger_queue_limit": "20000",
+    "streams_max": "20000",
+    "streams_each_max": "1000",
     "pool_size": "16",
     "take_back_seconds": "0.5",
     "shutdown_seconds": "5",

@@ -56,7 +56,7 @@ class Metrics:
         )
         self._queue = Gauge("heartlane_ledger_queue", "Commands waiting in the ledger.", registry=self.registry)
         self._waiting = Gauge("heartlane_claims_waiting", "Long polls waiting for a lane.", registry=self.registry)
-        self._streams = Gauge("heartlane_streams", "Open streams of runs.", registry=self.registry)
+        self._streams = Gauge("heartlane_streams", "Open event streams.", registry=self.registry)
         self._runs = Gauge("heartlane_runs", "Runs by state.", ["state"], registry=self.registry)
         self._leases = Gauge(
             "heartlane_leases",

@@ -25,7 +25,8 @@ from heartlane.server.page_reads import PageReads
 from heartlane.server.sse import RECENT_BYTES_MAX, Frame, LogReader, Page, Recent, frame
 from heartlane.store.batch import Announcement
 from heartlane.store.errors import StoreError
-from heartlane.store.runs import LoggedEvent, read_events, read_runs
+from heartlane.store.log import ROWS_AT_ONCE, NewRow, read_new
+from heartlane.store.runs import LoggedEvent, expand, read_events, read_runs
 from heartlane.wire.run_json import run_body
 
 RUNS_AT_ONCE: Final = 100
@@ -198,26 +199,59 @@ class RunTopics:
         async with self._reads.store.reading() as conn:
             now = await self._reads.store.now_on(conn)
             found = await read_runs(conn, sorted({topic.run.id for topic in topics}))
+            versions = {topic: topic.version for topic in topics}
+            behind: list[Topic] = []
             for topic in topics:
                 run = found.get(topic.run.id)
                 if run is None:
                     for reader in topic.readers:
                         reader.end(ApiError("NOT_FOUND", "There is no such run any more."))
                     continue
-                version = topic.version
                 topic.tell(RunRead(run, now, began_at))
                 if topic.behind:
-                    topic.add(await self._page(conn, topic, topic.recent.end))
-                    if topic.behind:
-                        self._look_at([topic])
-                if topic.version != version:
-                    topic.wake()
+                    behind.append(topic)
+            if behind:
+                await self._read_new(conn, behind)
+        for topic, version in versions.items():
+            if topic.version != version:
+                topic.wake()
+
+    async def _read_new(self, conn: AsyncConnection, topics: Sequence[Topic]) -> None:
+        """What is new in the logs of these runs, by one query; whose new events are many or large gets a page."""
+        new = {topic: topic.recent.end for topic in topics}
+        wanted: dict[int, int] = {}
+        for topic, end in new.items():
+            wanted[topic.run.number] = min(end, wanted.get(topic.run.number, end))
+        since = min(topic.run.created_at for topic in topics)
+        rows: dict[int, list[NewRow]] = {}
+        found = await read_new(conn, wanted, since=since)
+        for row in found:
+            rows.setdefault(row.run_number, []).append(row)
+        for topic, end in new.items():
+            own = [row for row in rows.get(topic.run.number, ()) if row.last_seq > end]
+            if own and sum(len(row.body or "") for row in own) <= RECENT_BYTES_MAX and all(row.body for row in own):
+                topic.add(_page_of(own, topic, end))
+            elif own or len(found) < ROWS_AT_ONCE:
+                topic.add(await self._page(conn, topic, end))
+            if topic.behind:
+                self._look_at([topic])
 
     async def _page(self, conn: AsyncConnection, topic: Topic, after: int) -> Page:
         events, seen = await read_events(
             conn, topic.run, after=after, types=topic.types, limit=EVENTS_AT_ONCE, bytes_max=RECENT_BYTES_MAX
         )
         return Page([_frame(event) for event in events], seen)
+
+
+def _page_of(rows: Sequence[NewRow], topic: Topic, after: int) -> Page:
+    """The events of these rows that the topic tells, behind `after`."""
+    frames = [
+        _frame(event)
+        for row in rows
+        for event in expand(row.body or "[]", row.last_seq, row.recorded_at, row.worker_id, row.attempt)
+        if event.seq > after and (not topic.types or event.type in topic.types)
+    ]
+    return Page(frames, rows[-1].last_seq)
 
 
 def _frame(event: LoggedEvent) -> Frame:

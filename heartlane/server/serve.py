@@ -38,7 +38,7 @@ from heartlane.server.metrics import Metrics
 from heartlane.server.sender import Sender
 from heartlane.server.sessions import Sessions, limits_of
 from heartlane.server.settings import Settings
-from heartlane.server.streams import Streams
+from heartlane.server.streams import Bounds, Streams
 from heartlane.server.takeback import TakeBackLoop
 from heartlane.server.waiters import Waiters
 from heartlane.server.watch import Watch
@@ -135,7 +135,7 @@ def make_context(settings: Settings, store: Store) -> Context:
     """The parts of a server around an open store, wired together."""
     auth = Authenticator(store, session_idle=limits_of(settings).idle)
     waiters, metrics, gate = Waiters(), Metrics(), Gate()
-    streams = Streams(store, auth, gate)
+    streams = Streams(store, auth, gate, Bounds(settings.streams_max, settings.streams_each_max))
     store.feed.subscribe(waiters.hear)
     store.feed.subscribe(streams.hear)
     store.ledger.on_batch = metrics.batch

@@ -207,6 +207,12 @@ class Settings(DatabaseSettings):
     ledger_queue_limit: int = Field(
         8_192, ge=1, le=1_000_000, description="Changes that may wait for the database; past it requests get a 503."
     )
+    streams_max: int = Field(
+        10_000, ge=1, le=1_000_000, description="Event streams open at once, in all; one more is a 503."
+    )
+    streams_each_max: int = Field(
+        5_000, ge=1, le=1_000_000, description="Event streams of one token, and of one address; one more is a 429."
+    )
     pool_size: int = Field(
         8, ge=1, le=500, description="Connections to the database for reads, besides those that write."
     )

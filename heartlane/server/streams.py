@@ -34,8 +34,6 @@ from heartlane.store.store import Store
 MEDIA_TYPE: Final = "text/event-stream"
 HEAD_ONLY: Final = "heartlane.head_only"
 """Key in the scope of a request that wants the head of the answer alone."""
-STREAMS_MAX: Final = 10_000
-STREAMS_EACH_MAX: Final = 5_000
 KEEP_ALIVE_SECONDS: Final = 15.0
 POLL_SECONDS: Final = 3.0
 """How often everything that is followed is looked at, in case an announcement was lost or time alone has changed it."""
@@ -52,10 +50,10 @@ log = structlog.get_logger(__name__)
 
 
 class Bounds(NamedTuple):
-    """How many streams may be open: in all, and of one token, and of one address."""
+    """How many streams may be open: in all, and of one token or one address."""
 
-    total: int = STREAMS_MAX
-    each: int = STREAMS_EACH_MAX
+    total: int
+    each: int
 
 
 class Opening(NamedTuple):
@@ -79,10 +77,10 @@ class Streams:
     keep_alive_seconds, poll_seconds    as the constants above say; tests shorten them
     """
 
-    def __init__(self, store: Store, auth: Authenticator, gate: Gate, bounds: Bounds | None = None) -> None:
+    def __init__(self, store: Store, auth: Authenticator, gate: Gate, bounds: Bounds) -> None:
         self.keep_alive_seconds = KEEP_ALIVE_SECONDS
         self.poll_seconds = POLL_SECONDS
-        self.bounds = bounds or Bounds()
+        self.bounds = bounds
         self._reads = PageReads(store)
         self.runs = RunTopics(self._reads)
         self.hub = Hub(self._reads)

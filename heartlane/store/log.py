@@ -7,17 +7,19 @@ resumed by.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from sqlalchemy import case, func, select
+import orjson
+from sqlalchemy import TextualSelect, bindparam, case, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.run import HELD_STATES, Run
 from heartlane.store.pages import Reach
 from heartlane.store.plans import PLAN_COLUMNS, Plan
 from heartlane.store.runs import CLOCK_BACK_MAX, LoggedEvent, expand
-from heartlane.store.schema import events, plans, runs
+from heartlane.store.schema import Timestamp, events, plans, runs
 
 ROWS_AT_ONCE: Final = 128
 SMALL_BODY_MAX: Final = 16 * 1024
@@ -149,6 +151,37 @@ async def read_events_of(conn: AsyncConnection, row: LogRow) -> list[LoggedEvent
     return expand(body, row.last_seq, row.recorded_at, row.worker_id, row.attempt)
 
 
+class NewRow(NamedTuple):
+    """A row of one run's log; `body` is None where it is too large to come with the others."""
+
+    run_number: int
+    last_seq: int
+    recorded_at: datetime
+    worker_id: str | None
+    attempt: int
+    body: str | None
+
+
+def _new(wanted: str) -> TextualSelect:
+    return (
+        text(f"""
+        SELECT e.run_number, e.last_seq, e.recorded_at, e.worker_id, e.attempt,
+            CASE WHEN length(e.body) <= :small THEN e.body END AS body
+        FROM {wanted}
+        JOIN events AS e ON e.run_number = w.number AND e.last_seq > w.seq AND e.recorded_at >= :since
+        ORDER BY e.run_number, e.last_seq LIMIT :limit
+    """)
+        .bindparams(bindparam("since", type_=Timestamp))
+        .columns(recorded_at=Timestamp)
+    )
+
+
+NEW_SQLITE: Final = _new(
+    "(SELECT json_extract(value, '$[0]') AS number, json_extract(value, '$[1]') AS seq FROM json_each(:wanted)) AS w"
+)
+NEW_POSTGRESQL: Final = _new("unnest(CAST(:numbers AS bigint[]), CAST(:afters AS bigint[])) AS w(number, seq)")
+
+
 class Span(NamedTuple):
     """What the log holds around a place.
 
@@ -174,6 +207,24 @@ async def span_at(conn: AsyncConnection, position: int) -> Span:
     before = select(events.c.recorded_at).where(events.c.position <= position).order_by(events.c.position.desc())
     recorded_at: datetime | None = (await conn.execute(before.limit(1))).scalar_one_or_none()
     return Span(oldest, newest, recorded_at)
+
+
+async def read_new(
+    conn: AsyncConnection, wanted: Mapping[int, int], *, since: datetime, limit: int = ROWS_AT_ONCE
+) -> list[NewRow]:
+    """New rows of many runs' logs: up to `limit`, by run and in order.
+
+    wanted      run number → the `seq` behind which its rows are new
+    since       none of the runs is older than this
+    """
+    bound = {"since": since - CLOCK_BACK_MAX, "limit": limit, "small": SMALL_BODY_MAX}
+    if conn.dialect.name == "sqlite":
+        bound["wanted"] = orjson.dumps(list(wanted.items())).decode()
+        rows = await conn.execute(NEW_SQLITE, bound)
+    else:
+        bound["numbers"], bound["afters"] = list(wanted), list(wanted.values())
+        rows = await conn.execute(NEW_POSTGRESQL, bound)
+    return [NewRow._make(row) for row in rows]
 
 
 async def held_runs(conn: AsyncConnection, account_id: str, *, after: int, limit: int) -> list[HeldRun]:

@@ -317,7 +317,7 @@ async def test_signs_of_life(harness: Harness) -> None:
 
 async def test_only_so_many_streams(harness: Harness) -> None:
     run = await one_run(harness)
-    harness.context.streams.bounds = Bounds(total=1)
+    harness.context.streams.bounds = Bounds(total=1, each=9)
     async with follow(harness, run) as stream:
         await stream.next()
         assert_error(await harness.viewer.get(f"/api/agents/runs/{run['id']}/stream"), 503, "UNAVAILABLE")
