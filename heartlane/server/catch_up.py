@@ -51,10 +51,14 @@ EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Piece(NamedTuple):
-    """What comes next, and up to where events have then been told."""
+    """What comes next, and up to where events have then been told.
+
+    is_reset    whether it says that the place that was asked for is none to go on from
+    """
 
     data: bytes
     place: Place
+    is_reset: bool = False
 
 
 async def catch_up(
@@ -65,7 +69,7 @@ async def catch_up(
         span = await span_at(conn, after.position)
     reason = _hopeless(after, upto, span)
     if reason is not None:
-        yield Piece(reset_frame(reason, upto), upto)
+        yield Piece(reset_frame(reason, upto), upto, is_reset=True)
         return
     async for piece in _events(reads, reach, after, upto, mask):
         yield piece

@@ -51,10 +51,14 @@ class Held:
         """All held runs were looked at: those that were not are held no more."""
         self._before, self._now = self._now, {}
 
-    def told(self, run: Run, now: datetime) -> None:
-        """The run is told as it is now."""
-        if run.held:
-            self._before[run.number] = Seen(_key(run, run.attempt, run.phase, now), run.last_heartbeat)
+    def has_changed(self, run: Run, now: datetime) -> bool:
+        """The same for a run that was read whole, which counts as looked at by that; its renewal doesn't."""
+        before = self._before.get(run.number)
+        if not run.held:
+            return True
+        key = _key(run, run.attempt, run.phase, now)
+        self._before[run.number] = Seen(key, None if before is None else before.renewed_at)
+        return before is None or before.key != key
 
     def is_news(self, plan: Plan) -> bool:
         """Whether the plan was not told as it is now."""

@@ -87,7 +87,7 @@ class Hub:
         self._store = reads.store
         self._topics: dict[Reach, ScopeTopic] = {}
         self._held: dict[str, Held] = {}
-        self._due_runs: dict[str, None] = {}
+        self._due_runs: dict[str, bool] = {}  # whether it was seen already that it has changed
         self._due_plans: dict[str, None] = {}
         self._told: dict[int, int] = {}
         self._arrival = asyncio.Event()
@@ -103,7 +103,8 @@ class Hub:
         """Look, above all at what an announcement names; one that names nothing may mean anything."""
         if not self._topics:
             return
-        self._due_runs.update(dict.fromkeys(announcement.run_ids))
+        for run_id in announcement.run_ids:
+            self._due_runs.setdefault(run_id, False)
         self._due_plans.update(dict.fromkeys(announcement.plan_ids))
         if not announcement.names_something:
             self._sweep_due = True
@@ -229,7 +230,7 @@ class Hub:
             for row in whole:
                 topics = self._topics_of(row.account_id, row.project_id)
                 if topics and row.types & ~HEARTBEAT:
-                    self._due_runs[row.run_id] = None
+                    self._due_runs.setdefault(row.run_id, False)
                 if topics and row.types & mask:
                     for message in event_messages(row, await read_events_of(conn, row), mask):
                         size += len(message.data)
@@ -263,7 +264,7 @@ class Hub:
         for topic in topics:
             self._put(topic, [plan_message(plan)])
         if plan.approved_at is not None:
-            self._due_runs.update(dict.fromkeys(await ids_of_plan(conn, plan.id)))
+            self._due_runs.update(dict.fromkeys(await ids_of_plan(conn, plan.id), True))
 
     async def _tell_runs(self) -> None:
         due = list(self._due_runs)[:RUNS_AT_ONCE]
@@ -274,29 +275,26 @@ class Hub:
             found = await read_runs(conn, due)
         new: dict[ScopeTopic, list[Message]] = {}
         for run_id in due:
-            del self._due_runs[run_id]
+            has_changed = self._due_runs.pop(run_id)
             run = found.get(run_id)
             topics = () if run is None else self._topics_of(run.billing_account_id, run.project_id)
-            if run is not None and topics and self._is_news(run, now):
+            if run is not None and topics and self._is_news(run, now, has_changed):
                 for topic in topics:
                     new.setdefault(topic, []).append(run_message(run, now))
         for topic, messages in new.items():
             self._put(topic, messages)
 
-    def _is_news(self, run: Run, now: datetime) -> bool:
+    def _is_news(self, run: Run, now: datetime, has_changed: bool) -> bool:
         """Whether more has changed on a run than a heartbeat changes, since it was told last."""
         held = self._held.get(run.billing_account_id)
-        if held is not None:
-            held.told(run, now)
+        has_changed |= held is None or held.has_changed(run, now)
         body = run_body(run, now)
         known = hash(dump({name: body[name] for name in body if name not in RENEWED}))
-        if self._told.pop(run.number, None) == known:
-            self._told[run.number] = known
-            return False
+        before = self._told.pop(run.number, None)
         self._told[run.number] = known
         if len(self._told) > TOLD_MAX:
             del self._told[next(iter(self._told))]
-        return True
+        return has_changed if before is None else before != known
 
     async def _sweep(self, held: Held) -> None:
         """Look at what the workers of an account hold, and at its plans; the first time only to know them."""
@@ -310,11 +308,9 @@ class Hub:
                 page = await held_runs(conn, held.account_id, after=number, limit=HELD_AT_ONCE)
             for run in page:
                 changed, renewed = held.look(run, now)
-                if first or not (changed or renewed):
-                    continue
-                if changed:
-                    self._due_runs[run.id] = None
-                else:
+                if changed and not first:
+                    self._due_runs[run.id] = True
+                if renewed and not first:
                     for topic in self._topics_of(run.account_id, run.project_id):
                         if topic.mask & LEASES:
                             leases.setdefault(topic, []).append(run)

@@ -104,4 +104,7 @@ class WorkReader(Reader):
             self._catching_up = None
             return
         await send(piece.data)
-        self.place = max(self.place, piece.place)
+        if piece.is_reset:
+            self.place, self._ahead = piece.place, None
+        else:
+            self.place = max(self.place, piece.place)

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import httpx
 import pytest
+from sqlalchemy import delete
 
+from heartlane.server import catch_up, hub, sse
+from heartlane.server.streams import Bounds
 from heartlane.store import tokens
+from heartlane.store.log import read_log
+from heartlane.store.schema import events
 from heartlane.wire.answers import EventObject, PlanObject, RunObject
 from tests.harness import Harness, assert_error
 from tests.streaming import Tap, Told, tapped
@@ -175,3 +181,269 @@ async def test_a_revoked_token_ends_it(harness: Harness) -> None:
         told = await stream.until(lambda told: told.event == "end")
         assert told.data["code"] == "TOKEN_REVOKED"
         assert asyncio.get_running_loop().time() - began < 5
+
+
+# --- what is asked for ---------------------------------------------------------------------------------------------
+
+
+async def test_heartbeats_and_leases_only_where_they_are_asked_for(harness: Harness) -> None:
+    run = await held_run(harness)
+    harness.context.streams.poll_seconds = 0
+    async with (
+        follow(harness) as plain,
+        follow(harness, heartbeats="true") as beats,
+        follow(harness, leases="true") as leases,
+    ):
+        for stream in (plain, beats, leases):
+            await started(stream)
+        await harness.report(run["id"], events=[{"type": "heartbeat", "payload": {"n": 1}}, *actions(2)])
+        told = await leases.until(lambda told: told.event == "leases")
+        now = await harness.read(run["id"])
+        assert told.data == [[run["id"], now["lease_expires_at"], now["last_heartbeat"]]]
+        await beats.until(is_event(2))
+        assert [event["type"] for event in beats.told_events()] == ["heartbeat", "action"]
+        await plain.until(is_event(2))
+        await harness.report(run["id"], lease_seconds=60)
+        told = await leases.until(lambda told: told.event == "leases")
+        assert told.data[0][1] == (await harness.read(run["id"]))["lease_expires_at"]
+        await harness.report(run["id"], events=actions(3))
+        await plain.until(is_event(3))
+        assert [event["type"] for event in plain.told_events()] == ["action", "action"]
+        assert all(told.event != "leases" for told in [*plain.all, *beats.all])
+
+
+async def test_only_messages_and_events_of_some_kinds(harness: Harness) -> None:
+    run = await held_run(harness)
+    kinds: dict[str, Any] = {"message": ["event"], "type": ["error", "phase_change"]}
+    async with follow(harness, **kinds) as some, follow(harness, message="plan") as plans:
+        last = (await started(some)).id
+        await started(plans)
+        phase = {"type": "phase_change", "payload": {"phase": "tests"}}
+        await harness.report(run["id"], events=[*actions(1), phase])
+        assert (await some.next()).data["type"] == "phase_change"
+        await harness.approved(1)
+        assert (await plans.next()).event == "plan"
+        await some.quiet(0.1)
+    async with follow(harness, last=last, **kinds) as some:
+        assert (await some.next()).data["type"] == "phase_change"
+        await some.quiet(0.2)
+    for name, value in (("message", "reset"), ("type", "x"), ("leases", "yes"), ("project_id", "x")):
+        body = assert_error(await harness.viewer.get(PATH, params={name: value}), 400, "INVALID_REQUEST")
+        assert next(iter(body["fieldErrors"])).startswith(name)
+
+
+async def test_time_alone_changes_a_run(harness: Harness) -> None:
+    await held_run(harness)
+    harness.context.streams.poll_seconds = 0
+    async with follow(harness) as stream:
+        await started(stream)
+        harness.store.clock.advance(1000)
+        told = await stream.until(lambda told: told.event == "run" and told.data["stalled"])
+        assert told.data["needs_attention"] == "stalled"
+
+
+async def test_a_bare_renewal_is_no_news(harness: Harness) -> None:
+    run = await held_run(harness)
+    harness.context.streams.poll_seconds = 0
+    async with follow(harness) as stream:
+        await started(stream)
+        for _ in range(3):
+            await harness.report(run["id"], events=[{"type": "heartbeat"}])
+        await stream.quiet(0.3)
+        await harness.report(run["id"], phase="tests")
+        assert (await stream.next()).data["phase"] == "tests"
+
+
+async def test_the_head_alone_and_other_methods(harness: Harness) -> None:
+    response = await harness.viewer.head(PATH)
+    assert (response.status_code, response.content) == (200, b"")
+    assert_error(await harness.viewer.post(PATH), 405, "METHOD_NOT_ALLOWED")
+    assert_error(await harness.client_with(None).get(PATH), 401, "NOT_AUTHENTICATED")
+
+
+# --- where it goes on ----------------------------------------------------------------------------------------------
+
+
+async def test_a_backlog_of_thousands_comes_whole_and_in_order(harness: Harness) -> None:
+    runs = [await held_run(harness) for _ in range(3)]
+    async with follow(harness) as stream:
+        last = (await started(stream)).id
+    number = 0
+    for turn in range(30):
+        run = runs[turn % 3]
+        assert (await harness.report(run["id"], events=actions(*range(number, number + 100)))).status_code == 200
+        number += 100
+    async with follow(harness, last=last) as stream:
+        await stream.until(is_event(number - 1))
+        assert [event["payload"]["n"] for event in stream.told_events()] == list(range(number))
+
+
+@pytest.mark.parametrize("reason", ["too_old", "too_far", "unknown"])
+async def test_what_cant_be_told_any_more_is_said(
+    harness: Harness, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await held_run(harness)
+    last = "1000000"
+    if reason != "unknown":
+        async with follow(harness) as stream:
+            last = (await started(stream)).id or ""
+    for number in range(3):
+        await harness.report(run["id"], events=actions(number))
+    if reason == "too_old":
+        async with harness.store.writing() as tx:
+            await tx.conn.execute(delete(events).where(events.c.position <= int(last) + 1))
+    elif reason == "too_far":
+        monkeypatch.setattr(catch_up, "ROWS_BEHIND_MAX", 1)
+    async with follow(harness, last=last) as stream:
+        told = await stream.next()
+        assert (told.event, told.data["reason"], told.id) == ("reset", reason, told.data["cursor"])
+        await harness.report(run["id"], events=actions(9))
+        await stream.until(is_event(9))
+        assert len(stream.told_events()) == 1
+
+
+async def test_what_was_none_of_its_business_isnt_looked_through_again(harness: Harness) -> None:
+    mine = await harness.project()
+    run = await held_run(harness)
+    harness.context.streams.keep_alive_seconds = 0.1
+    async with follow(harness, project_id=mine["id"]) as stream:
+        first = (await started(stream)).id
+        await harness.report(run["id"], events=actions(1))
+
+        async def moved() -> str:
+            while (told := await stream.block()).id in (None, first):
+                pass
+            assert told.event is None
+            return told.id or ""
+
+        assert int(await moved()) > int(first or "")
+
+
+async def test_nothing_is_missed_or_doubled_while_workers_report(harness: Harness) -> None:
+    runs = [await held_run(harness) for _ in range(4)]
+    collected: list[dict[str, Any]] = []
+
+    async def report(run: dict[str, Any]) -> None:
+        for number in range(25):
+            await harness.report(run["id"], events=actions(*range(number % 4)), phase=f"p{number}")
+        await harness.report(run["id"], events=[{"type": "ship_complete"}])
+
+    async with follow(harness) as stream:
+        last = (await started(stream)).id
+    reporting = [asyncio.ensure_future(report(run)) for run in runs]
+    while sum(event["type"] == "ship_complete" for event in collected) < len(runs):
+        async with follow(harness, last=last) as stream:
+            for _ in range(11):
+                told = await stream.next()
+                last = told.id or last
+                if told.event == "event" and told.data["type"] == "ship_complete":
+                    break
+            collected += stream.told_events()
+    await asyncio.gather(*reporting)
+    for run in runs:
+        logged = [{"run_id": run["id"], **event} for event in await harness.events(run["id"])]
+        assert [event for event in collected if event["run_id"] == run["id"]] == logged[1:]
+
+
+async def test_lost_announcements_lose_nothing_but_time(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await held_run(harness)
+    harness.context.streams.poll_seconds = 0
+    async with follow(harness) as stream:
+        await started(stream)
+        monkeypatch.setattr(harness.store.feed, "publish", lambda announcement: None)
+        await harness.report(run["id"], events=actions(1))
+        await stream.until(is_event(1))
+        await harness.report(run["id"], phase="without an event")
+        await stream.until(lambda told: told.event == "run" and told.data["phase"] == "without an event")
+        (queued,) = await harness.approved(1)
+        await stream.until(lambda told: told.event == "plan" and told.data["status"] == "approved")
+        await stream.until(lambda told: told.event == "run" and told.data == queued)
+        await harness.operator.post(f"/api/agents/runs/{run['id']}/cancel")
+        await stream.until(lambda told: told.event == "run" and told.data["state"] == "failed")
+
+
+# --- how little it costs -------------------------------------------------------------------------------------------
+
+
+async def test_many_readers_are_one_query(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await held_run(harness)
+    harness.context.streams.poll_seconds = 3600
+    reads: list[int] = []
+
+    async def counted(*arguments: Any, **options: Any) -> Any:
+        rows = await read_log(*arguments, **options)
+        reads.append(len(rows))
+        return rows
+
+    async with contextlib.AsyncExitStack() as stack:
+        streams = [await stack.enter_async_context(follow(harness)) for _ in range(40)]
+        for stream in streams:
+            await started(stream)
+        monkeypatch.setattr(hub, "read_log", counted)
+        await harness.report(run["id"], events=actions(1))
+        for stream in streams:
+            await stream.until(is_event(1))
+        assert sum(reads) == 1
+        await asyncio.sleep(0.1)
+        assert harness.store._reader.pool.checkedout() == 0  # type: ignore[attr-defined]
+    assert len(harness.context.streams) == 0
+
+
+async def test_a_slow_reader_costs_a_page_and_loses_nothing(harness: Harness, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = await held_run(harness)
+    monkeypatch.setattr(hub, "LINE_BYTES_MAX", 128 * 1024)
+    async with follow(harness) as slow, follow(harness) as quick:
+        for stream in (slow, quick):
+            await started(stream)
+        slow.reads.clear()
+        big, most = "x" * 10_000, 0
+        for number in range(0, 200, 10):
+            reported = [{"type": "action", "payload": {"n": n, "big": big}} for n in range(number, number + 10)]
+            await harness.report(run["id"], events=reported)
+            await quick.until(is_event(number + 9))
+            (topic,) = harness.context.streams.hub._topics.values()
+            most = max(most, sum(len(message.data) for message in topic._line), slow.held_bytes)
+        assert 0 < most <= 128 * 1024 + 2 * len(big)
+        slow.reads.set()
+        await slow.until(is_event(199))
+        for stream in (slow, quick):
+            assert [event["payload"]["n"] for event in stream.told_events()] == list(range(200))
+
+
+async def test_a_reader_that_takes_nothing_is_dropped_and_resumes(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await held_run(harness)
+    monkeypatch.setattr(sse, "SEND_SECONDS", 0.2)
+    async with follow(harness) as stream:
+        last = (await started(stream)).id
+        stream.reads.clear()
+        await harness.report(run["id"], events=actions(1))
+        async with asyncio.timeout(10):
+            await stream.ended.wait()
+    async with follow(harness, last=last) as stream:
+        await stream.until(is_event(1))
+
+
+async def test_only_so_many_streams_of_one_token_and_in_all(harness: Harness) -> None:
+    harness.context.streams.bounds = Bounds(total=2, each=1)
+    other = await harness.client("viewer")
+    async with follow(harness) as stream:
+        await started(stream)
+        body = assert_error(await harness.viewer.get(PATH), 429, "RATE_LIMITED")
+        assert "token" in body["error"]
+        body = assert_error(await other.get(PATH), 429, "RATE_LIMITED")
+        assert "address" in body["error"]
+        harness.context.streams.bounds = Bounds(total=1, each=9)
+        assert_error(await other.get(PATH), 503, "UNAVAILABLE")
+        assert len(harness.context.streams) == 1
+
+
+async def test_it_ends_with_the_server(harness: Harness) -> None:
+    async with follow(harness) as stream:
+        await started(stream)
+        harness.context.gate.close()
+        told = await stream.until(lambda told: told.event == "end")
+        assert (told.data["code"], told.id) == ("UNAVAILABLE", None)
+        with pytest.raises(EOFError):
+            await stream.block()
