@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import adapters, claims, flat, idle, lines, rounds, waking, worker
+from bench import adapters, claims, flat, idle, lines, rounds, streams, waking, worker
 from bench.databases import Engine, NotDurable, open_engine, work_folder
 from bench.figures import Report
 from bench.processes import ServerFailed
@@ -23,7 +23,7 @@ from bench.seeding import Size
 
 ENGINES: Final = ("sqlite", "postgresql")
 PARTS: Final = ("reports", "idle", "claims", "waking", "adapters", "worker")
-WHEN_ASKED: Final = ("lines",)
+WHEN_ASKED: Final = ("lines", "streams")
 """Parts that are measured only where they are named: they want the machine for themselves, for minutes."""
 WITHOUT_A_DATABASE: Final = frozenset({"adapters", "worker"})
 CONNECTIONS_MAX: Final = 10_000
@@ -38,7 +38,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         description="Measures durable reports per second against the floor of the same server program, on both "
         "engines; memory and processor time; claims from a long queue; how soon a waiting worker has its lane; how "
         "fast agents' output is read; and what a worker's guard, reader and spool cost. With --only lines: how soon "
-        "what an agent prints can be seen, with 200 real workers on one server.",
+        "what an agent prints can be seen, with 200 real workers on one server. With --only streams: what 2,000 open "
+        "event streams cost.",
     )
     parser.add_argument("--quick", action="store_true", help="short rounds and small sizes: under 90 s, rough figures")
     parser.add_argument("--flat", action="store_true", help="only: the same load on databases of several sizes")
@@ -57,6 +58,7 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--idle-seconds", type=float, metavar="S", help="how long idleness is watched (30)")
     parser.add_argument("--turns", type=_positive, metavar="N", help="hand-overs to a waiting worker (200)")
     parser.add_argument("--workers", type=_positive, metavar="N", help="workers whose lines are watched (200)")
+    parser.add_argument("--streams", type=_positive, metavar="N", help="event streams that are held open (2000)")
     parser.add_argument("--watch-seconds", type=float, metavar="S", help="how long they are watched (60)")
     parser.add_argument(
         "--sizes",
@@ -71,9 +73,9 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     full = {"rounds": 5, "seconds": 3.0, "runs": 10_000, "events": 0}
     full |= {"queued": 1_000_000, "idle_seconds": 30.0, "turns": 200}
-    full |= {"workers": 200, "watch_seconds": 60.0}
+    full |= {"workers": 200, "watch_seconds": 60.0, "streams": streams.STREAMS}
     quick = {"rounds": 3, "seconds": 1.0, "runs": 100, "events": 0, "queued": 20_000, "idle_seconds": 10.0, "turns": 50}
-    quick |= {"workers": 20, "watch_seconds": 20.0}
+    quick |= {"workers": 20, "watch_seconds": 20.0, "streams": 200}
     for name, value in (quick if options.quick else full).items():
         if getattr(options, name) is None:
             setattr(options, name, value)
@@ -130,6 +132,8 @@ async def measure(options: argparse.Namespace, folder: Path, report: Report, con
                 await waking.measure(engine, folder, options.turns, report, progress)
             if "claims" in parts:
                 await claims.measure(engine, folder, options.queued, report, progress)
+            if "streams" in parts:
+                await streams.measure(engine, folder, options.streams, pace=pace, report=report, progress=progress)
             if "lines" in parts:
                 await lines.measure(
                     engine, folder, options.workers, options.watch_seconds, report=report, progress=progress
