@@ -1,7 +1,7 @@
 """What open event streams cost: the rate of heartbeats beside 2,000 of them, memory, and how soon an event is with all.
 
-Half of the streams follow the project, a quarter of these with `leases=true`, and half follow a run. Rounds with them and
-rounds without take turns on one server, so that what else the machine does hits both alike; their medians are compared.
+Half of the streams follow the project, a quarter of these with `leases=true`, and half follow a run. Rounds with them
+and rounds without take turns on one server, so that what else the machine does hits both alike.
 """
 
 from __future__ import annotations

@@ -8,23 +8,23 @@ import random
 import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 
 import httpx
 
 from heartlane import __version__
-from heartlane.client.call import Call, Id, Page, read_answer, read_error
+from heartlane.client.call import Call, Id, Page, query_of, read_answer, read_error
 from heartlane.client.claiming import Wanted, WorkerIds, claim, give_back_lost
 from heartlane.client.clock import sleepless
 from heartlane.client.errors import BadAnswer, HeartlaneError, NoLane, Unreachable
-from heartlane.client.following import follow
+from heartlane.client.following import Told, follow, follow_work
 from heartlane.client.lane import AsyncLane, Claims, Keeping, OnError, PendingLane
 from heartlane.client.retry import RetryPolicy, next_wait
 from heartlane.client.routes import Routes
 from heartlane.client.settings import server_token, server_url, tls_context
 from heartlane.lanes.bounds import LEASE_SECONDS_DEFAULT
 from heartlane.wire.answers import EventObject, RunObject
-from heartlane.wire.names import RoleName
+from heartlane.wire.names import EventName, RoleName
 
 T = TypeVar("T")
 
@@ -178,6 +178,30 @@ class AsyncClient(Routes):
         is tried in vain before it raises; left out: for ever.
         """
         return follow(self, run_id, after=after, heartbeats=heartbeats, give_up_seconds=give_up_seconds)
+
+    def follow(
+        self,
+        project_id: Id | None = None,
+        *,
+        cursor: str | None = None,
+        messages: Sequence[Literal["run", "event", "plan"]] = (),
+        types: Sequence[EventName] = (),
+        heartbeats: bool = False,
+        leases: bool = False,
+        give_up_seconds: float | None = None,
+    ) -> AsyncGenerator[Told, None]:
+        """Follow all work of a project, or of everything that the token sees, without end.
+
+        It yields runs and plans as they are after a change, each event once and in order, renewed leases where asked
+        for, and a `Reset` where the lists are to be loaded: at the begin, and where too much was missed.
+
+        cursor              where to go on: of the last event or reset that was dealt with; left out: from now on
+        messages, types     only these kinds of messages, only events of these types; left out: all
+        give_up_seconds     how long to try in vain to open it again before it raises; left out: for ever
+        """
+        query = query_of(project_id=project_id, heartbeats=heartbeats or None, leases=leases or None)
+        query += (*(("message", name) for name in messages), *(("type", name) for name in types))
+        return follow_work(self, query, cursor=cursor, give_up_seconds=give_up_seconds)
 
     @asynccontextmanager
     async def open_stream(

@@ -1,22 +1,26 @@
-"""Follows a run's stream over whatever breaks it: what comes next is asked for by the `seq` that came last."""
+"""Follows streams over whatever breaks them: what comes next is asked for by the `id` that came last."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, aclosing
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from heartlane.client.call import Id
 from heartlane.client.calls import stream_path
 from heartlane.client.errors import BadAnswer, HeartlaneError
 from heartlane.client.retry import RetryPolicy, is_passing, next_wait
 from heartlane.client.sse import Block, Parser, TooLarge
-from heartlane.wire.answers import EventObject, RunObject
+from heartlane.wire.answers import EventObject, Leases, PlanObject, Reset, RunObject, WorkEvent
 from heartlane.wire.names import TAKE_UNKNOWN_NAMES
 
+T = TypeVar("T", bound=BaseModel)
+Told = Reset | RunObject | PlanObject | WorkEvent | Leases
+"""What a stream of all work tells."""
+WORK_PATH: Final = "/api/agents/stream"
 AGAIN_SECONDS: Final = (0.2, 5.0)
 """Shortest and longest wait before a stream is opened again."""
 
@@ -34,6 +38,13 @@ class Opener(Protocol):
         """An event stream's bytes. Raises HeartlaneError, also while they are read."""
 
 
+class Mark:
+    """What a stream is resumed by: the `id` that came last, None before any."""
+
+    def __init__(self, last: str | None) -> None:
+        self.last = last
+
+
 async def follow(
     opener: Opener, run_id: Id, *, after: int, heartbeats: bool, give_up_seconds: float | None
 ) -> AsyncGenerator[RunObject | EventObject, None]:
@@ -44,28 +55,62 @@ async def follow(
 
     Raises HeartlaneError: what isn't passing (a run that isn't there, a token that is revoked) at once.
     """
+    mark = Mark(str(after))
+    query = (("heartbeats", "true"),) if heartbeats else ()
+    async with aclosing(_blocks(opener, stream_path(run_id), query, mark, give_up_seconds)) as blocks:
+        async for block in blocks:
+            if block.event == "run" and block.id is None:
+                yield _read_as(RunObject, block)
+            elif block.id is not None and block.data:
+                told = _read_as(EventObject, block)
+                if told.seq > after:
+                    after = told.seq
+                    mark.last = str(after)
+                    yield told
+
+
+async def follow_work(
+    opener: Opener, query: tuple[tuple[str, str], ...], *, cursor: str | None, give_up_seconds: float | None
+) -> AsyncGenerator[Told, None]:
+    """What a project's or an account's stream tells, from the cursor on; it is resumed where it broke off.
+
+    Raises HeartlaneError, as `follow` does.
+    """
+    mark = Mark(cursor)
+    async with aclosing(_blocks(opener, WORK_PATH, query, mark, give_up_seconds)) as blocks:
+        async for block in blocks:
+            mark.last = block.id or mark.last
+            match block.event:
+                case "event":
+                    event = _read_as(WorkEvent, block)
+                    event.cursor = block.id or ""
+                    yield event
+                case "run":
+                    yield _read_as(RunObject, block)
+                case "plan":
+                    yield _read_as(PlanObject, block)
+                case "leases":
+                    yield _read_as(Leases, block)
+                case "reset":
+                    yield _read_as(Reset, block)
+
+
+async def _blocks(
+    opener: Opener, path: str, query: tuple[tuple[str, str], ...], mark: Mark, give_up_seconds: float | None
+) -> AsyncGenerator[Block, None]:
+    """The blocks of a stream, which is opened again behind `mark` whenever it breaks or ends."""
     began = opener.clock()
     tries, opened = 0, False
-    query = (("heartbeats", "true"),) if heartbeats else ()
     while True:
         try:
-            headers = {"last-event-id": str(after)}
-            async with (
-                opener.open_stream(stream_path(run_id), query, headers) as data,
-                aclosing(_read(data)) as blocks,
-            ):
+            headers = {} if mark.last is None else {"last-event-id": mark.last}
+            async with opener.open_stream(path, query, headers) as data, aclosing(_read(data)) as blocks:
                 async for block in blocks:
                     tries, opened = 0, True
                     began = opener.clock()
                     if block.event == "end":
                         break
-                    told = _value(block)
-                    if isinstance(told, EventObject):
-                        if told.seq <= after:
-                            continue
-                        after = told.seq
-                    if told is not None:
-                        yield told
+                    yield block
         except HeartlaneError as error:
             if not is_passing(error):
                 raise
@@ -91,11 +136,7 @@ async def _read(data: AsyncIterator[bytes]) -> AsyncGenerator[Block, None]:
         raise BadAnswer("The stream has an event without an end.", status=200) from None
 
 
-def _value(block: Block) -> RunObject | EventObject | None:
-    """What a block tells; None for one of a kind that came later than this client."""
-    model = RunObject if block.event == "run" and block.id is None else EventObject if block.id is not None else None
-    if model is None:
-        return None
+def _read_as(model: type[T], block: Block) -> T:
     try:
         return model.model_validate_json(block.data, context={TAKE_UNKNOWN_NAMES: True})
     except ValidationError:

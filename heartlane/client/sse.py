@@ -54,7 +54,9 @@ class Parser:
 
     def _line(self, line: str) -> Block | None:
         if not line:
-            block = Block(self._event or "message", "\n".join(self._data), self._id) if self._data else None
+            block = None
+            if self._data or self._id is not None:  # an `id` without data moves what the stream is resumed by
+                block = Block(self._event or "message", "\n".join(self._data), self._id)
             self._event, self._id, self._data, self._size = "", None, [], 0
             return block
         name, _, value = line.partition(":")

@@ -250,6 +250,7 @@ class Client(Routes):
     claim = Claim(AsyncClient.claim)
     claims = Claims(AsyncClient.claim)
     stream = Iterating(AsyncClient.stream)
+    follow = Iterating(AsyncClient.follow)
 
     def __repr__(self) -> str:
         return f"Client({self._client.url!r})"

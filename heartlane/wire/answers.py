@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from heartlane.wire.names import (
     AttentionName,
@@ -383,6 +383,27 @@ class EventObject(Answer):
     recorded_at: datetime
     worker_id: str | None
     attempt: int
+
+
+class WorkEvent(EventObject):
+    """One event, as a stream of all work tells it."""
+
+    run_id: UUID
+    cursor: Annotated[str, Field(exclude=True)] = ""
+    """What the stream can be resumed by, behind this event; not on the wire, where it is the message's `id`."""
+
+
+class Reset(Answer):
+    """A stream of all work says: load the lists now. What happens from here on follows."""
+
+    reason: str
+    """`start`, `too_old`, `too_far`, `unknown`; or one that came later."""
+    cursor: str
+    """What the stream can be resumed by, from here on."""
+
+
+class Leases(RootModel[list[tuple[UUID, datetime | None, datetime | None]]]):
+    """Renewed leases: run, `lease_expires_at`, `last_heartbeat` of each."""
 
 
 class EventList(Answer):

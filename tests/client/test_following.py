@@ -12,7 +12,7 @@ from heartlane.client import BadAnswer, following
 from heartlane.client.errors import NotFound, TokenRevoked, Unavailable, Unreachable
 from heartlane.client.retry import RetryPolicy
 from heartlane.store import tokens
-from heartlane.wire.answers import EventObject, RunObject
+from heartlane.wire.answers import EventObject, Reset, RunObject, WorkEvent
 from tests.client.faults import client_on, drop_request, faulty, page, says
 from tests.client.worker import until
 from tests.harness import Harness
@@ -128,3 +128,39 @@ async def test_the_first_time_it_is_tried_as_any_call_is(harness: Harness) -> No
         transport.always("/stream", page(200, "<html>Log in first</html>"))
         with pytest.raises(BadAnswer, match="no event stream"):
             await anext(client.stream(NOBODY))
+
+
+async def test_all_work_over_whatever_breaks(harness: Harness) -> None:
+    run = await claimed_run(harness)
+    transport = faulty(harness)
+
+    async def report() -> None:
+        for number in range(30):
+            await harness.report(run["id"], events=[action(number)])
+            if number % 7 == 0:
+                transport.inner.break_off()
+            await asyncio.sleep(0.01)
+        await harness.report(run["id"], events=[{"type": "ship_complete"}])
+
+    numbers: list[int] = []
+    states: list[str] = []
+    async with client_on(harness, transport) as client, aclosing(client.follow(run["project_id"])) as stream:
+        first = await anext(stream)
+        assert isinstance(first, Reset)
+        reporting = asyncio.ensure_future(report())
+        cursor = ""
+        while "shipped" not in states or len(numbers) < 31:
+            told = await anext(stream)
+            if isinstance(told, WorkEvent):
+                numbers.append(told.seq)
+                cursor = told.cursor
+            elif isinstance(told, RunObject):
+                states.append(told.state)
+        await reporting
+    assert numbers == list(range(2, 33))
+    async with client_on(harness) as client, aclosing(client.follow(cursor=cursor, messages=["event"])) as stream:
+        (other,) = await harness.approved(1)
+        await harness.claim(other["id"])
+        told = await anext(stream)
+        assert isinstance(told, WorkEvent)
+        assert told.type == "claimed"

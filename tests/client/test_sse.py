@@ -42,7 +42,10 @@ def test_whatever_comes_is_no_crash(data: bytes) -> None:
 
 
 def test_lines_of_data_belong_together() -> None:
-    assert list(Parser().feed(b"data: a\ndata:b\ndata\nnonsense: x\n\nid: 3\n\n")) == [Block("message", "a\nb\n", None)]
+    assert list(Parser().feed(b"data: a\ndata:b\ndata\nnonsense: x\n\nid: 3\n\n")) == [
+        Block("message", "a\nb\n", None),
+        Block("message", "", "3"),
+    ]
 
 
 def test_an_event_without_end_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
