@@ -62,7 +62,7 @@ def test_every_operation_has_a_call_and_every_call_an_operation() -> None:
         if path not in PAGES
         for operation in item.values()
     }
-    assert set(found) | {"stream_run"} == everything
+    assert set(found) | {"stream_run", "stream_work"} == everything
     twice = {operation for operation in found if found.count(operation) > 1}
     assert twice == {"create_plan"}, "two ways to plan, and no other call twice"
     assert calls.stream_path(ID) == f"/api/agents/runs/{ID}/stream"
