@@ -10,7 +10,19 @@ from typing import Final, NamedTuple
 from docs.generate.markdown import code, fence, table
 from docs.generate.rules import BEGIN, HOLDER, allowed, lane_in
 from heartlane.lanes import bounds
-from heartlane.lanes.commands import Cancel, Claim, Command, NotePullRequest, Pause, Release, Resume, Retry, TakeBack
+from heartlane.lanes.commands import (
+    Cancel,
+    Claim,
+    Command,
+    Hold,
+    Lift,
+    NotePullRequest,
+    Pause,
+    Release,
+    Resume,
+    Retry,
+    TakeBack,
+)
 from heartlane.lanes.run import EventType
 
 
@@ -168,6 +180,19 @@ OF_THE_SERVER: Final[Mapping[str, ServerEvent]] = {
         {"by": _BY, "worker_id": "who held it, or null"},
     ),
     "retried": ServerEvent("An operator put a failed run back into the queue.", "failed", Retry("me"), {"by": _BY}),
+    "budget_held": ServerEvent(
+        "The project's budget is used up: the holder keeps its claim, and hears `pause` until the budget lets it go on. "
+        "(A budget that is to `stop` lanes has them `released` instead.)",
+        "running",
+        Hold("pause", "The project's budget is used up: 40.12 USD of 40.00 USD today."),
+        {"reason": "why, in one sentence"},
+    ),
+    "budget_lifted": ServerEvent(
+        "The project's budget lets the lane go on: a new day, a higher ceiling, or a person's word.",
+        "running",
+        Lift(),
+        {"held": "how the budget held the lane: `pause`, or `stop` for one that was released"},
+    ),
     "pull_request": ServerEvent(
         "What became of the lane's pull request, as GitHub's webhook tells it. It changes nothing of the run, whatever "
         "state that is in; the role `merged` of its tickets is `done` once all their pull requests are merged.",
@@ -195,7 +220,10 @@ def of_the_server() -> str:
 
 def payload_of(event: ServerEvent) -> dict[str, object]:
     """The payload that the rules write."""
-    decision = allowed(lane_in(event.state), event.command, BEGIN + timedelta(minutes=10))
+    lane = lane_in(event.state)
+    if isinstance(event.command, Lift):
+        lane = lane._replace(budget_hold="pause")
+    decision = allowed(lane, event.command, BEGIN + timedelta(minutes=10))
     (written,) = decision.events
     return written.payload
 

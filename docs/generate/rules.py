@@ -12,6 +12,8 @@ from heartlane.lanes.commands import (
     Cancel,
     Claim,
     Command,
+    Hold,
+    Lift,
     NotePullRequest,
     Pause,
     Release,
@@ -66,6 +68,9 @@ COMMANDS: Final[Mapping[str, Command]] = {
     "the lease runs out": TakeBack(),
     "a lane it waits for ships": Unblock(),
     "`not_before` passes": Ripen(),
+    "its project's budget pauses it": Hold("pause", "The project's budget is used up."),
+    "its project's budget stops it": Hold("stop", "The project's budget is used up."),
+    "its project's budget lets it go on": Lift(),
     "its pull request is opened, merged or closed": NotePullRequest("https://git.test/1", "merged"),
 }
 
@@ -110,6 +115,8 @@ def _outcome(state: str, command: Command) -> str:
     run = lane_in(state)
     if isinstance(command, Unblock):
         run = run._replace(blockers_left=1)
+    if isinstance(command, Lift):
+        run = run._replace(budget_hold="pause")
     if isinstance(command, Ripen):
         run = run._replace(not_before=BEGIN)
     decision = decide(run, command, LATE)

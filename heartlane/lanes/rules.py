@@ -364,7 +364,7 @@ def _lift(run: Run, command: Lift, now: datetime) -> Decision:
     changes: dict[str, Any] = {"budget_hold": None, "updated_at": now}
     if run.state in HELD_STATES:
         changes["progress_at"] = now  # its quiet time is counted from here
-    return Decision(changes, (Event("budget_lifted", {}),))
+    return Decision(changes, (Event("budget_lifted", {"held": run.budget_hold}),))
 
 
 # --- the table ----------------------------------------------------------------------------------------------------

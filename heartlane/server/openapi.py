@@ -64,6 +64,7 @@ TAGS: Final = (
     ("Audit", "Who did what."),
     ("Webhooks", "Where news of a project goes, signed and tried again, and how that went."),
     ("Notices", "What a person should know: told once, closed by progress or by hand."),
+    ("Budgets", "What a project may cost, what it has cost, and a person's word to go on."),
     ("Health", "How the server is."),
     ("Pages", "For browsers."),
 )

@@ -73,6 +73,10 @@ async def run_batch(
     return outcomes, writes.announcement
 
 
+def _may_spend(command: Report) -> bool:
+    return any(usage_in(event.type, event.payload) is not None for event in command.events)
+
+
 async def _gates(tx: BatchTransaction, batch: Batch, entries: Sequence[OnRun | ClaimNext]) -> Gates:
     """The gates that the batch's claims pass, and the budgets that its reports spend of; none where it does neither."""
     accounts: set[str] = set()
@@ -85,7 +89,7 @@ async def _gates(tx: BatchTransaction, batch: Batch, entries: Sequence[OnRun | C
             if isinstance(entry.command, Claim):
                 claims = True
                 accounts.add(run.billing_account_id)
-            elif isinstance(entry.command, Report) and any(usage_in(*event[:2]) for event in entry.command.events):
+            elif isinstance(entry.command, Report) and _may_spend(entry.command):
                 accounts.add(run.billing_account_id)
     limits = await tx.lock_limits(sorted(accounts)) if accounts else ()
     capped = [one.project_id for one in limits if one.caps.any] if claims else []

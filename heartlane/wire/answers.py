@@ -275,10 +275,9 @@ class RunObject(Answer):
     commit: str | None
     summary: str | None
     agent: str | None
-    """The coding agent at work, as it was last said."""
     model: str | None
     input_tokens: int | None
-    """What the lane's attempts have used in all; null until an agent says it, like all of these."""
+    """Used by its attempts in all; null until an agent says it, like all of these."""
     output_tokens: int | None
     cached_tokens: int | None
     """Read from the provider's cache; within `input_tokens` or beside them, as the provider counts."""
