@@ -23,7 +23,7 @@ from heartlane.lanes.commands import (
     Retry,
     TakeBack,
 )
-from heartlane.lanes.run import EventType
+from heartlane.lanes.run import Event, EventType
 
 
 class Field(NamedTuple):
@@ -181,7 +181,7 @@ OF_THE_SERVER: Final[Mapping[str, ServerEvent]] = {
     ),
     "retried": ServerEvent("An operator put a failed run back into the queue.", "failed", Retry("me"), {"by": _BY}),
     "budget_held": ServerEvent(
-        "The project's budget is used up: the holder keeps its claim, and hears `pause` until the budget lets it go on. "
+        "The project's budget is used up: the holder keeps its claim, and hears `pause` until it may go on. "
         "(A budget that is to `stop` lanes has them `released` instead.)",
         "running",
         Hold("pause", "The project's budget is used up: 40.12 USD of 40.00 USD today."),
@@ -220,12 +220,16 @@ def of_the_server() -> str:
 
 def payload_of(event: ServerEvent) -> dict[str, object]:
     """The payload that the rules write."""
+    return written_by(event).payload
+
+
+def written_by(event: ServerEvent) -> Event:
+    """The event as the rules write it."""
     lane = lane_in(event.state)
     if isinstance(event.command, Lift):
         lane = lane._replace(budget_hold="pause")
-    decision = allowed(lane, event.command, BEGIN + timedelta(minutes=10))
-    (written,) = decision.events
-    return written.payload
+    (written,) = allowed(lane, event.command, BEGIN + timedelta(minutes=10)).events
+    return written
 
 
 def _of_worker(name: str, event: WorkerEvent) -> str:

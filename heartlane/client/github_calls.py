@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from heartlane.client.call import Call, Id, delete, get, part, post, put
-from heartlane.wire import answers
-from heartlane.wire.answers import GithubLinkObject
+from heartlane.wire.github_answers import GithubLinkAnswer, GithubLinkObject
 from heartlane.wire.names import RoleName
 
 
 def read_github_link(project_id: Id) -> Call[GithubLinkObject]:
     """How a project is linked with GitHub, and how its last import stands."""
-    return get(_link(project_id), answers.GithubLinkAnswer, lambda answer: answer.github)
+    return get(_link(project_id), GithubLinkAnswer, lambda answer: answer.github)
 
 
 def put_github_link(
@@ -25,18 +24,18 @@ def put_github_link(
     """Link a project with the repository at its `repo_url`; what isn't named is not wanted."""
     wanted = {role: list(labels) for role, labels in (roles or {}).items()}
     body = {"label": label, "roles": wanted, "milestone_id": milestone_id}
-    return put(_link(project_id), answers.GithubLinkAnswer, lambda answer: answer.github, body)
+    return put(_link(project_id), GithubLinkAnswer, lambda answer: answer.github, body)
 
 
 def delete_github_link(project_id: Id) -> Call[GithubLinkObject]:
     """End a project's link with GitHub; its tickets stay."""
-    return delete(_link(project_id), answers.GithubLinkAnswer, lambda answer: answer.github)
+    return delete(_link(project_id), GithubLinkAnswer, lambda answer: answer.github)
 
 
 def import_github(project_id: Id) -> Call[GithubLinkObject]:
     """Have the server import the project's issues from GitHub; again is safe."""
     path = f"{_link(project_id)}/import"
-    return post(path, answers.GithubLinkAnswer, lambda answer: answer.github, None, repeatable=True)
+    return post(path, GithubLinkAnswer, lambda answer: answer.github, None, repeatable=True)
 
 
 def _link(project_id: Id) -> str:

@@ -26,7 +26,8 @@ from heartlane.client.call import (
     query_of,
 )
 from heartlane.wire import answers
-from heartlane.wire.answers import MilestoneObject, ProjectObject, SyncedTicket, TicketObject
+from heartlane.wire.answers import MilestoneObject, ProjectObject, TicketObject
+from heartlane.wire.github_answers import SyncedTicket, SyncedTickets
 from heartlane.wire.names import ResolutionName, RoleName, RoleStateName, StageName, StatusName, TicketRoleName
 
 # --- projects and milestones --------------------------------------------------------------------------------------
@@ -163,7 +164,7 @@ def sync_tickets(project_id: Id, tickets: Sequence[Mapping[str, Any]]) -> Call[S
                 `priority`, and where wanted `blocking`, `roles`, `status`, `resolution_type`, `milestone_id`, `create`
     """
     body = {"tickets": [dict(ticket) for ticket in tickets]}
-    return put(_tickets(project_id), answers.SyncedTickets, lambda answer: answer.results, body)
+    return put(_tickets(project_id), SyncedTickets, lambda answer: answer.results, body)
 
 
 def tickets(

@@ -16,10 +16,11 @@ from sqlalchemy import TextualSelect, bindparam, case, func, select, text
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.run import HELD_STATES, Run
+from heartlane.store.columns import Timestamp
 from heartlane.store.pages import Reach
 from heartlane.store.plans import PLAN_COLUMNS, Plan
 from heartlane.store.runs import CLOCK_BACK_MAX, LoggedEvent, expand
-from heartlane.store.schema import Timestamp, events, plans, runs
+from heartlane.store.schema import events, plans, runs
 
 ROWS_AT_ONCE: Final = 128
 SMALL_BODY_MAX: Final = 16 * 1024

@@ -26,7 +26,7 @@ from tests.harness import Harness
 
 DOCUMENT = build_document(api_routes())
 ID = "01983c5a-7f10-7c3e-9a51-0c5a3f1b2d40"
-PAGES = {"/", "/docs", "/api/hooks/github"}
+PAGES = {"/", "/docs", "/api/hooks/github", "/schemas/plan.json"}
 """For browsers, and for GitHub; no client asks for them."""
 
 

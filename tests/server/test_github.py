@@ -15,7 +15,7 @@ import pytest
 
 from heartlane.server.settings import load_settings
 from heartlane.store.store import Store
-from heartlane.wire.answers import GithubHeardAnswer, GithubLinkAnswer
+from heartlane.wire.github_answers import GithubHeardAnswer, GithubLinkAnswer
 from tests.harness import Harness, assert_error
 from tests.sources.tracker import HTML, TOKEN, FakeGitHub, Reply, speaking
 

@@ -8,7 +8,7 @@ from typing import Any
 import httpx
 import pytest
 
-from heartlane.wire.answers import SyncedTickets
+from heartlane.wire.github_answers import SyncedTickets
 from tests.harness import Harness, assert_error
 
 URL = "https://tracker.example.com/1"

@@ -30,7 +30,7 @@ from heartlane.sources.repository import repository_of
 from heartlane.store import github
 from heartlane.store.github import Linked
 from heartlane.store.projects import Project
-from heartlane.wire.answers import GithubHeardAnswer, GithubLinkAnswer
+from heartlane.wire.github_answers import GithubHeardAnswer, GithubLinkAnswer
 from heartlane.wire.github_examples import REQUESTS
 from heartlane.wire.requests import GithubLinkBody
 

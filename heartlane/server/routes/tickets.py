@@ -18,7 +18,8 @@ from heartlane.store import ticket_sync, tickets
 from heartlane.store.store import WriteTransaction
 from heartlane.store.ticket_sync import Told, told_of
 from heartlane.store.tickets import Refused, TicketFilter, TicketRow, UrlTaken
-from heartlane.wire.answers import SyncedTickets, TicketAnswer, TicketList
+from heartlane.wire.answers import TicketAnswer, TicketList
+from heartlane.wire.github_answers import SyncedTickets
 from heartlane.wire.parse import dump_json
 from heartlane.wire.queries import TicketQuery
 from heartlane.wire.requests import CreateTicketBody, PatchTicketBody, SyncTicketsBody, TicketBatchBody
