@@ -2,6 +2,7 @@
 
 import { h, put, setAttribute, setText } from "./dom.js";
 import { count } from "./format.js";
+import { news } from "./news.js";
 import { pageKeys, startKeys } from "./keys.js";
 import { titleHands } from "./page.js";
 import { match, query, start, withParameters, go } from "./router.js";
@@ -33,6 +34,7 @@ async function show({ samePage = false, back = false } = {}) {
   }
   const project = query().get("project");
   if (needsLanes(place)) store.follow(project);
+  news.follow(project);
   linkNavigation(place.name, project);
   if (samePage && shown?.name === place.name && shown.id === place.id && shown.page?.changed) {
     shown.page.changed(place);
@@ -158,13 +160,9 @@ function countHands() {
   let found = 0;
   // Of lanes that are not followed only some are known, and their number says nothing.
   if (store.live) for (const run of store.runs.values()) if (attention(run)) found += 1;
-  const link = nav.find((each) => each.dataset.page === "lanes");
-  let badge = link.querySelector(".badge");
   if (found !== hands) {
     hands = found;
-    if (!badge) link.append((badge = h("b", { class: "badge" })));
-    badge.hidden = found === 0;
-    put(badge, found > 99 ? "99+" : String(found), h("span", { class: "sr" }, ` ${found === 1 ? "lane needs" : "lanes need"} a hand`));
+    showBadge("lanes", found, found === 1 ? "lane needs a hand" : "lanes need a hand");
     titleHands(found);
   }
   // Sparing: said when there are more than before, and not more than twice a minute.
@@ -174,6 +172,16 @@ function countHands() {
     setText(document.getElementById("announce"), `${count(found, "lane needs", "lanes need")} a hand`);
   }
   if (store.loading === "done") countHands.before = found;
+}
+
+/** A number beside a page's name in the navigation; none for nothing. */
+function showBadge(page, number, words) {
+  const link = nav.find((each) => each.dataset.page === page);
+  if (!link) return;
+  let badge = link.querySelector(".badge");
+  if (!badge) link.append((badge = h("b", { class: "badge" })));
+  badge.hidden = number === 0;
+  put(badge, number > 99 ? "99+" : String(number), h("span", { class: "sr" }, ` ${words}`));
 }
 
 function second() {
@@ -191,6 +199,7 @@ addEventListener("unhandledrejection", (event) => {
 startTheme();
 startKeys();
 store.subscribe(countHands);
+news.subscribe(() => news.open && showBadge("notices", news.open.length, news.open.length === 1 ? "open notice" : "open notices"));
 store.onConnection(showConnection);
 start(show);
 show();

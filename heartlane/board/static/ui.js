@@ -178,7 +178,7 @@ export function heading(title, ...beside) {
 
 /** A link that looks like a button to filter by, pressed or not. */
 export function chip(label, number, { href, on, tone = "" }) {
-  return h("a", { href, class: "chip", "aria-current": on ? "true" : null, "data-tone": tone }, label, h("b", {}, number === null ? "" : number.toLocaleString("en")));
+  return h("a", { href, class: "chip", "aria-current": on ? "true" : null, "data-tone": tone }, label, number === null ? null : h("b", {}, number.toLocaleString("en")));
 }
 
 let choices = 0;
