@@ -22,11 +22,12 @@ export function field(name, label, input, hint = "") {
  * A form that keeps what is typed until it was sent well.
  *
  * key       names the draft
+ * tone      of the button: "primary", or "bad" for what can't be undone
  * submit    async (values) → done; ApiErrors are shown beside their fields
  */
-export function form(key, { fields, action, submit, cancel = null }) {
+export function form(key, { fields, action, submit, cancel = null, tone = "primary" }) {
   const wrong = h("p", { class: "wrong", role: "alert" });
-  const button = h("button", { class: "primary" }, action);
+  const button = h("button", { class: tone }, action);
   const element = h("form", { class: "form", novalidate: true }, fields, wrong, h("div", { class: "ask-buttons" }, cancel, button));
   restore(element, key);
   element.addEventListener("input", () => keep(element, key));
@@ -44,6 +45,36 @@ export function form(key, { fields, action, submit, cancel = null }) {
     }
   });
   return element;
+}
+
+/**
+ * Several boxes under one name: `options` are [value, words, ticked]. They are sent as `NAME:VALUE`; `ticked` gathers them.
+ */
+export function boxes(name, label, options, hint = "") {
+  ids += 1;
+  const id = `field-${ids}`;
+  return h(
+    "fieldset",
+    { class: "field boxes", "data-field": name, "aria-describedby": `${id}-hint ${id}-wrong` },
+    h("legend", { "data-label": "" }, label),
+    h("span", { id: `${id}-hint`, class: "faint" }, hint),
+    h("div", { class: "box-list" }, options.map(([value, words, on]) => h("label", { class: "check" }, h("input", { type: "checkbox", name: `${name}:${value}`, checked: on }), h("span", {}, words)))),
+    h("span", { id: `${id}-wrong`, class: "wrong" }),
+  );
+}
+
+/** The values of the boxes under a name that are ticked. */
+export function ticked(name, found) {
+  return Object.entries(found)
+    .filter(([key, on]) => on === true && key.startsWith(`${name}:`))
+    .map(([key]) => key.slice(name.length + 1));
+}
+
+/** What was typed as a number; null for nothing; what is no number as it is, so that the server says what is wrong. */
+export function number(text) {
+  const typed = text.trim().replaceAll(/[\s,_](?=\d{3})/g, "");
+  if (typed === "") return null;
+  return /^-?\d+(\.\d+)?$/.test(typed) ? Number(typed) : text;
 }
 
 /** What the fields hold: text, true or false for boxes. */
@@ -74,7 +105,7 @@ export function showProblems(element, wrong, error) {
       rest.push(`${path} ${message}`);
       continue;
     }
-    place.querySelector(".wrong").append(`${place.querySelector("label").textContent} ${message}. `);
+    place.querySelector(".wrong").append(`${place.querySelector("label, [data-label]").textContent} ${message}. `);
     const input = place.querySelector("input, select, textarea");
     input?.setAttribute("aria-invalid", "true");
     first ??= input;
@@ -108,7 +139,8 @@ function restore(element, key) {
   }
 }
 
-function forget(key) {
+/** A draft is wanted no more: what is typed next begins anew. */
+export function forget(key) {
   try {
     sessionStorage.removeItem(KEPT + key);
   } catch {

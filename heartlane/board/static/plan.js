@@ -170,7 +170,7 @@ class PlanPage {
     return h(
       "li",
       { id: `lane-${encodeURIComponent(lane.laneKey)}` },
-      h("span", { class: "plan-lane-state" }, run ? stateMark(run.state) : h("span", { class: "faint" }, "Not yet")),
+      h("span", { class: "plan-lane-state" }, run ? stateMark(run.state) : h("span", { class: "faint" }, "Planned")),
       h("div", {}, run ? h("a", { href: `/lanes/${run.id}`, "data-focus": run.id, class: "lane-title", dir: "auto" }, name) : h("b", { dir: "auto" }, name), " ", h("code", {}, visibleLine(lane.laneKey, 80))),
       h("p", { class: "faint" }, facts.filter(Boolean).join(" · "), why && why !== run.state ? h("b", { class: "bad-text" }, ` · ${REASONS[why] ?? visibleLine(why, 60)}`) : null),
       lane.after?.length ? h("p", { class: "faint" }, "After ", lane.after.map((each, place) => [place ? ", " : "", h("code", {}, visibleLine(each, 80))])) : null,
@@ -249,6 +249,7 @@ class PlanPage {
       form(`reject:${plan.id}`, {
         fields: [field("reason", "Reason", h("textarea", { rows: 4, autofocus: true }), "What would have to be different")],
         action: "Reject the plan",
+        tone: "bad",
         cancel: h("button", { type: "button", onclick: () => dialog.close() }, "Leave it"),
         submit: async ({ reason }) => {
           const answer = await post(`/api/agents/plans/${plan.id}/reject`, { reason: reason.trim() });

@@ -189,3 +189,8 @@ export function choice(label, value, options, onchange) {
   const select = h("select", { id, onchange: () => onchange(select.value) }, options.map(([each, words]) => h("option", { value: each, selected: each === value }, words)));
   return h("div", { class: "choice" }, h("label", { for: id }, label), select);
 }
+
+/** A part of a page under a heading of its own. */
+export function panel(words, ...children) {
+  return h("section", { class: "panel", "aria-label": words }, h("h2", {}, words), children);
+}
