@@ -13,7 +13,7 @@ from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from functools import wraps
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from heartlane.client import budget_calls, calls, github_calls, news_calls, people_calls, project_calls
+from heartlane.client import budget_calls, calls, github_calls, news_calls, overview_calls, people_calls, project_calls
 from heartlane.client.call import Call, Page
 
 if TYPE_CHECKING:
@@ -136,6 +136,7 @@ class Routes:
     read_budget = Method(budget_calls.read_budget)
     set_budget = Method(budget_calls.set_budget)
     let_go_on = Method(budget_calls.let_go_on)
+    read_overview = Method(overview_calls.read_overview)
     notices = Listing(news_calls.notices)
     dismiss_notice = Method(news_calls.dismiss_notice)
     read_notice_rules = Method(news_calls.read_notice_rules)

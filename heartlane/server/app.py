@@ -35,6 +35,7 @@ from heartlane.server.routes import (
     health,
     milestones,
     notices,
+    overview,
     plans,
     projects,
     runs,
@@ -58,7 +59,7 @@ ROUTERS: Final = tuple(
     module.router
     for module in (
         *(runs, plans, workers, streams, projects, milestones, tickets, github),
-        *(budgets, webhooks, notices, sessions, audit, health, docs_page),
+        *(budgets, overview, webhooks, notices, sessions, audit, health, docs_page),
     )
 )
 

@@ -65,6 +65,7 @@ TAGS: Final = (
     ("Webhooks", "Where news of a project goes, signed and tried again, and how that went."),
     ("Notices", "What a person should know: told once, closed by progress or by hand."),
     ("Budgets", "What a project may cost, what it has cost, and a person's word to go on."),
+    ("Overview", "How the work goes: throughput, time, failures, tokens and cost."),
     ("Health", "How the server is."),
     ("Pages", "For browsers."),
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, Final
 
-from heartlane.wire import budget_examples, github_examples, news_examples, people_examples
+from heartlane.wire import budget_examples, github_examples, news_examples, overview_examples, people_examples
 
 ACCOUNT: Final = "01983c5a-7f10-7c3e-9a51-0c5a3f1b2d40"
 PROJECT: Final = "01983c5b-1a2b-7d4c-8e5f-6a7b8c9d0e1f"
@@ -404,6 +404,7 @@ ANSWERS: Final[dict[str, Any]] = {
     **github_examples.ANSWERS,
     **people_examples.ANSWERS,
     **budget_examples.ANSWERS,
+    **overview_examples.ANSWERS,
     **news_examples.ANSWERS,
 }
 """Operation → its answer."""

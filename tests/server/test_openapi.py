@@ -56,6 +56,7 @@ CONTRACT = {
     "/api/projects/{id}/milestones": {"get", "post"},
     "/api/projects/{id}/milestones/{milestoneId}": {"get", "patch"},
     "/api/projects/{id}/tickets": {"get", "post", "put"},
+    "/api/agents/overview": {"get"},
     "/api/projects/{id}/budget": {"get", "put"},
     "/api/projects/{id}/budget/go-on": {"post"},
     "/api/projects/{id}/github": {"delete", "get", "put"},
