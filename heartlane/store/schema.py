@@ -299,6 +299,7 @@ runs = Table(
     ),
     Index("runs_account_idx", "billing_account_id", "number"),
     Index("runs_project_idx", "project_id", "number"),
+    Index("runs_project_state_idx", "project_id", "state"),
     Index("runs_plan_idx", "plan_id", "number"),
     Index("runs_state_idx", "billing_account_id", "state", "number"),
     Index(
