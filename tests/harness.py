@@ -5,6 +5,7 @@ The application is the real one, reached through ASGI; only the socket and Grani
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -109,6 +110,13 @@ class Harness:
             await tx.conn.execute(update(control).values(alive_at=tx.now))
         while await self.take_back.round() == 0.0:
             pass
+
+    async def waiting_claims(self, count: int) -> None:
+        """Return when so many claims wait for a lane, each after a first look of its own."""
+        async with asyncio.timeout(20):
+            while len(self.context.waiters) < count or self.store.ledger.waiting:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+            await asyncio.sleep(0.05)
 
     async def be_down_for(self, seconds: float) -> None:
         """Let time pass in which no server ran, then have this one look for expired leases once."""

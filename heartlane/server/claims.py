@@ -61,7 +61,13 @@ class Claims:
 
     async def _answer(self, outcome: Outcome) -> bytes:
         run = outcome.run
-        answer: dict[str, Any] = {"ok": True, "run": None, "last_seq": 0, "server_time": outcome.now}
+        answer: dict[str, Any] = {
+            "ok": True,
+            "run": None,
+            "last_seq": 0,
+            "words": outcome.words,
+            "server_time": outcome.now,
+        }
         if run is not None:
             answer["last_seq"] = run.last_seq
             answer["run"] = await with_details(self._context.store, run, outcome.now)

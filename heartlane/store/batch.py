@@ -90,12 +90,14 @@ class Outcome(NamedTuple):
     decision    what the rules said; a missing run is `Refusal("NOT_FOUND", …)`; None for a claim that found no lane
     now         the batch's time
     passed_over a claim found no lane, but some that others held locked just then; they may be free in a moment
+    words       a claim found no lane: what caps and budgets keep from it, or None
     """
 
     run: Run | None
     decision: Decision | Refusal | None
     now: datetime
     passed_over: bool = False
+    words: str | None = None
 
 
 ANY_ROLE: Final = "*"

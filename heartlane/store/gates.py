@@ -45,6 +45,8 @@ _SPENT: Final = ("spent_usd_day", "spent_usd_total", "spent_tokens_day", "spent_
 UPDATE_BUDGET: Final = (
     f"UPDATE budgets SET {', '.join(f'{name} = $' for name in _SPENT)}, updated_at = $ WHERE project_id = $"
 )
+WORDS_MAX: Final = 5
+"""Reasons that a claim is told of which it found no lane."""
 FIRST_DAY: Final = date(1970, 1, 1)
 
 
@@ -138,6 +140,17 @@ class Gates:
             for project, source in sources
             for role in roles
         )
+
+    def words(self, sources: Sequence[tuple[str, str]], roles: Collection[str], project_id: str | None) -> str | None:
+        """What keeps lanes of these kinds from becoming active, each reason once; None where nothing does."""
+        found = [
+            refusal
+            for project, source in sources
+            if project_id in (None, project) and (gate := self._gates.get(project)) is not None
+            for role in roles
+            if (refusal := gate.refusal(role, source)) is not None
+        ]
+        return " ".join(list(dict.fromkeys(found))[:WORDS_MAX]) or None
 
     def spend(self, spent: Mapping[str, tuple[int, int]]) -> list[BudgetWrite]:
         """The budgets after so many micro-dollars and tokens were spent, by project."""

@@ -190,6 +190,11 @@ class _Offers:
             return None
         return gates.probes(self._sources, roles, claim.project_id)
 
+    def words(self) -> str | None:
+        """What caps and budgets have to do with it that there is no lane."""
+        claim = self._claim
+        return self._batch.gates.words(self._sources, claim.roles or tuple(map(str, Role)), claim.project_id)
+
 
 def _offers(tx: BatchTransaction, batch: Batch, entries: Sequence[OnRun | ClaimNext]) -> dict[tuple[Any, ...], _Offers]:
     """The offers for each kind of claim in the batch. Nothing is locked before the first claim asks."""
@@ -232,7 +237,7 @@ async def _apply_claim(batch: Batch, claim: ClaimNext, offers: _Offers) -> Outco
             if isinstance(outcome, Exception) or isinstance(outcome.decision, Decision):
                 batch.held.setdefault(_holder(claim), []).append(run.id)
                 return outcome
-        return Outcome(None, None, batch.now, offers.passed_over)
+        return Outcome(None, None, batch.now, offers.passed_over, offers.words())
     finally:
         offers.claims_left -= 1
 

@@ -297,6 +297,8 @@ class ClaimAnswer(Answer):
     run: RunDetail | None
     last_seq: int
     """The last report `seq` applied in this attempt; 0 in a new one."""
+    words: str | None = None
+    """Without a lane: which caps and budgets keep lanes from being claimed, if any do."""
     server_time: datetime
 
 

@@ -319,8 +319,8 @@ REQUESTS: Final[dict[str, dict[str, Any]]] = {
 
 ANSWERS: Final[dict[str, Any]] = {
     "report": {"ok": True, "run": RUNNING_RUN, "directive": "continue", "duplicate": False, "server_time": NOW},
-    "claim_next": {"ok": True, "run": CLAIMED_RUN | DETAILS, "last_seq": 0, "server_time": NOW},
-    "claim_run": {"ok": True, "run": CLAIMED_RUN | DETAILS, "last_seq": 0, "server_time": NOW},
+    "claim_next": {"ok": True, "run": CLAIMED_RUN | DETAILS, "last_seq": 0, "words": None, "server_time": NOW},
+    "claim_run": {"ok": True, "run": CLAIMED_RUN | DETAILS, "last_seq": 0, "words": None, "server_time": NOW},
     "release_run": _ended(state="released", worker_id=None, claimed_at=None, lease_expires_at=None),
     "pause_run": _ended(state="paused", needs_attention="paused"),
     "resume_run": _ended(),
