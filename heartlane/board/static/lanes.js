@@ -1,5 +1,6 @@
 // The lanes: what needs a hand first, then what is being worked, what waits, and what has ended.
 
+import { watchBudgets } from "./budget.js";
 import { h, put, setAttribute, setText, spoken } from "./dom.js";
 import { ENDED, HELD, ROLES, STATES, WAITING, count, dollars, now, shortDuration, tokens, workerName } from "./format.js";
 import { VERBS, act, verbsFor } from "./hand.js";
@@ -42,8 +43,10 @@ class Lanes {
     this.rows = h("div", { class: "rows", role: "rowgroup" });
     this.table = h("div", { class: "lanes", role: "table", "aria-label": "Lanes" }, columnHeads(), this.rows);
     this.below = h("div", { class: "below" });
+    const budgets = h("div", { role: "status", "aria-label": "Budgets" });
     put(
       main,
+      budgets,
       h("header", { class: "page-head lanes-head" }, h("h1", {}, "Lanes"), this.chips),
       h("div", { class: "filters", role: "search" }, this.search, this.choices),
       this.table,
@@ -66,11 +69,13 @@ class Lanes {
       ...verbKeys(() => this.current()),
     ];
     this.unsubscribe = store.subscribe((changed) => this.hear(changed));
+    this.endBudgets = watchBudgets(budgets);
     this.changed();
   }
 
   unmount() {
     this.unsubscribe();
+    this.endBudgets();
     this.list.destroy();
     clearTimeout(this.sorting);
   }
