@@ -80,11 +80,11 @@ export function limitsPart(place, { project, admin, operator, gone }) {
 
   function capsForm(now) {
     const key = `caps:${project.id}`;
-    const input = (value) => h("input", { inputmode: "numeric", autocomplete: "off", value: value ?? "", placeholder: "no cap", disabled: !admin });
+    const input = (value, of = "") => h("input", { class: of, inputmode: "numeric", autocomplete: "off", value: value ?? "", placeholder: "no cap", disabled: !admin });
     const sources = Object.entries(now.max_active_by_source ?? {}).map(([host, most]) => `${host} ${most}`);
     const element = form(key, {
       fields: [
-        field("max_active", "Of the whole project", input(now.max_active), "At most so many lanes are held by workers at once. Lanes that are held stay; only new claims wait."),
+        field("max_active", "Of the whole project", input(now.max_active, "short"), "At most so many lanes are held by workers at once. Lanes that are held stay; only new claims wait."),
         h("p", { class: "group-label" }, "Of each role"),
         h("div", { class: "field-row narrow" }, ROLES.map((role) => field(`max_active_by_role.${role}`, role, input(now.max_active_by_role?.[role])))),
         field("max_active_by_source", "Of each source of tickets", h("textarea", { rows: 3, disabled: !admin, spellcheck: "false", ".value": sources.join("\n") }), "A host and a number in each line, such as: github.com 8"),

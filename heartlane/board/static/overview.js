@@ -99,7 +99,7 @@ class Overview {
     const shown = cost ? dollars : (number) => tokens(Math.round(number));
     const link = (of, word) => h("a", { class: "chip", href: withParameters({ of: of === "cost" ? null : of }), "data-focus": of, "aria-current": this.of === of ? "true" : null }, word);
     const made = panel(cost ? "Cost a day" : "Tokens a day", bars(rows, { name: "use", shown, words: `${cost ? dollars(total.cost_usd) : `${tokens(spent(total))} tokens`} in ${days.length} days` }));
-    made.prepend(h("div", { class: "switch" }, link("cost", "Cost"), link("tokens", "Tokens")));
+    made.firstChild.replaceWith(h("header", { class: "panel-head" }, made.firstChild.cloneNode(true), h("div", { class: "switch" }, link("cost", "Cost"), link("tokens", "Tokens"))));
     return made;
   }
 }

@@ -28,7 +28,7 @@ export function reason(run) {
     case "waiting_for_human":
       return last || `${worker} can't go on without an answer.`;
     case "budget":
-      return run.error ? visibleLine(run.error, 300) : "raise it, or say “go on”.";
+      return `${worker} stands still until somebody raises the budget, or says “go on”.`;
     case "lease_running_out": {
       const left = Date.parse(run.lease_expires_at) - now();
       const quiet = duration(now() - Date.parse(run.last_heartbeat));
