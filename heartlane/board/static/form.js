@@ -1,6 +1,7 @@
 // Forms: every problem beside its field, and nothing that was typed is lost, not even to an expired session.
 
 import { h, put } from "./dom.js";
+import { visibleLine } from "./hostile.js";
 
 const KEPT = "heartlane-draft:";
 let ids = 0;
@@ -105,7 +106,8 @@ export function showProblems(element, wrong, error) {
       rest.push(`${path} ${message}`);
       continue;
     }
-    place.querySelector(".wrong").append(`${place.querySelector("label, [data-label]").textContent} ${message}. `);
+    const within = visibleLine(path.slice(place.dataset.field.length + 1), 80);
+    place.querySelector(".wrong").append(`${place.querySelector("label, [data-label]").textContent}${within ? `: ${within}` : ""} ${message}. `);
     const input = place.querySelector("input, select, textarea");
     input?.setAttribute("aria-invalid", "true");
     first ??= input;

@@ -247,7 +247,7 @@ function deliveries(place, { project, gone }, id) {
         "div",
         {},
         h("h3", {}, h("code", {}, visibleLine(delivery.type, 60)), h("b", { class: "tag", "data-tone": tone }, STATES[delivery.state] ?? visibleLine(delivery.state, 30))),
-        h("p", { class: "faint" }, agoText(delivery.created_at), last ? ` · ${last.error ? visibleLine(last.error, 200) : `answered ${last.status}`} in ${last.milliseconds.toLocaleString("en")} ms` : " · not tried yet", delivery.state === "pending" && last && delivery.next_attempt_at ? ` · next at ${dateTime(delivery.next_attempt_at)}` : ""),
+        h("p", { class: "faint" }, agoText(delivery.created_at), last ? ` · ${last.error ? visibleLine(last.error, 200).replace(/\.$/, "") : `answered ${last.status}`} (${last.milliseconds.toLocaleString("en")} ms)` : " · not tried yet", delivery.state === "pending" && last && delivery.next_attempt_at ? ` · next at ${dateTime(delivery.next_attempt_at)}` : ""),
         details,
       ),
       h("div", { class: "row-buttons" }, h("button", { type: "button", "data-focus": delivery.id, "aria-label": `Send again: ${visibleLine(delivery.type, 60)} of ${dateTime(delivery.created_at)}`, onclick: (event) => again(delivery, event.currentTarget) }, "Send again")),

@@ -30,10 +30,14 @@ def problems(page: Page) -> list[str]:
     return [f"{each['id']}: {node['html'][:160]} {node['failureSummary']}" for each in found for node in each["nodes"]]
 
 
-@pytest.mark.parametrize("name", [page.name for page in pages_there()])
+PARTS = [f"settings&part={part}" for part in ("webhooks", "notices", "audit", "sessions")]
+
+
+@pytest.mark.parametrize("name", [page.name for page in pages_there()] + PARTS)
 def test_no_violations(page: Page, ids: dict[str, str], name: str) -> None:
+    name, *part = name.split("&")
     path = next(each.path for each in pages_there() if each.name == name)
-    page.goto(path.replace("{id}", ids.get(name, "")) + f"?project={ids['project']}")
+    page.goto(path.replace("{id}", ids.get(name, "")) + "?" + "&".join([f"project={ids['project']}", *part]))
     expect(page.get_by_role("heading", level=1)).to_be_visible()
     expect(page.locator(".loading")).to_have_count(0)
     for scheme in ("light", "dark"):
