@@ -1,4 +1,4 @@
-"""A project's settings and figures in a browser: all problems at once, secrets shown once, and a budget's end in words."""
+"""A project's settings and figures in a browser: problems told at once, secrets shown once, a budget's end in words."""
 
 from __future__ import annotations
 
