@@ -1,59 +1,74 @@
-"""The whole suite, in two processes at once: `make test`.
+"""The whole suite, in three processes at once: `make test`.
 
-Most of the suite's time passes in waiting, for children, servers and disks, and leaves a core idle. Tests that start
-real processes and look at the time stay one after the other, in the first process; all others, which only need the
-processor, run beside them in the second, whose output is kept and shown when both are done. A test directory that
-nobody has put into either list runs in the second.
+Most of the suite's time passes in waiting, for children, servers, browsers and disks, and leaves cores idle. Tests of
+workers and of real servers, which look at the time, stay one after the other in the first process. All others run
+beside them in two more, which step back where the first one wants the processor (`nice`), and whose output is kept and
+shown at the end. A test directory that nobody has put into a list runs in the last one.
 
 With arguments it is one plain run of pytest with these.
 """
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tempfile
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 HERE = Path(__file__).resolve().parent
-PROCESSES = ("e2e", "worker", "board", "cli")
-"""Directories whose tests start processes and look at the time."""
+TIMED = ("e2e", "worker")
+"""Directories whose tests look at the time."""
+BESIDE = ("board", "cli", "client", "docs", "lanes", "sources")
+"""Directories of the second process; the third has the rest."""
 
 
-def command(paths: list[str]) -> list[str]:
-    return [sys.executable, "-m", "pytest", *paths]
+def command(paths: list[str], *, steps_back: bool = False) -> list[str]:
+    """A run of pytest over these paths."""
+    nice = ["nice", "-n", "5"] if steps_back and shutil.which("nice") else []
+    return [*nice, sys.executable, "-m", "pytest", *paths]
 
 
-def halves() -> tuple[list[str], list[str]]:
-    """The test directories and files of both processes, relative to the checkout."""
+def parts() -> list[list[str]]:
+    """The test directories and files of each process, relative to the checkout."""
     found = sorted(
         f"tests/{path.name}"
         for path in HERE.iterdir()
         if (path.is_dir() and (path / "__init__.py").exists()) or path.match("test_*.py")
     )
-    first = [f"tests/{name}" for name in PROCESSES if f"tests/{name}" in found]
-    return first, [path for path in found if path not in first]
+    listed = [[f"tests/{name}" for name in names if f"tests/{name}" in found] for names in (TIMED, BESIDE)]
+    return [*listed, [path for path in found if not any(path in names for names in listed)]]
 
 
 def main(arguments: list[str]) -> int:
-    """0 when all passed, else the exit code of a half that failed."""
+    """0 when all passed, else the exit code of a part that failed."""
     if arguments:
         return subprocess.run(command(arguments), check=False).returncode
     began = time.monotonic()
-    first, second = halves()
-    with tempfile.TemporaryFile("w+") as kept:
-        beside = subprocess.Popen(command(second), stdout=kept, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
-        try:
-            code = subprocess.run(command(first), check=False).returncode
-            code_beside = beside.wait()
-        finally:
-            beside.kill()
-            beside.wait()
-        kept.seek(0)
-        sys.stdout.write(kept.read())
-    sys.stdout.write(f"both halves together took {time.monotonic() - began:.0f} s\n")
-    return code or code_beside
+    timed, *others = parts()
+    with ExitStack() as stack:
+        beside: list[tuple[subprocess.Popen[str], IO[str]]] = []
+        for paths in others:
+            kept = stack.enter_context(tempfile.TemporaryFile("w+"))
+            process = subprocess.Popen(
+                command(paths, steps_back=True),
+                stdout=kept,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                text=True,
+            )
+            stack.callback(process.kill)
+            beside.append((process, kept))
+        codes = [subprocess.run(command(timed), check=False).returncode]
+        for process, kept in beside:
+            codes.append(process.wait())
+            kept.seek(0)
+            sys.stdout.write(kept.read())
+    sys.stdout.write(f"all parts together took {time.monotonic() - began:.0f} s\n")
+    return next((code for code in codes if code), 0)
 
 
 if __name__ == "__main__":
