@@ -348,9 +348,9 @@ def _note_pull_request(run: Run, command: NotePullRequest, now: datetime) -> Dec
 
 def _hold(run: Run, command: Hold, now: datetime) -> Decision:
     """What the project's budget wants: the holder stands still, or (`stop`) the lane is given back, uncounted."""
-    if run.budget_hold is not None:
-        return Decision({})
     if command.action == "pause":
+        if run.budget_hold is not None:
+            return Decision({})
         changes = {"budget_hold": "pause", "updated_at": now}
         return Decision(changes, (Event("budget_held", {"reason": command.words}),))
     changes = _let_go(run, "released", now) | {"budget_hold": "stop"}

@@ -24,8 +24,13 @@ async def carry_out(store: Store, now: datetime) -> None:
         if standing is None or standing.verdict.state == told:
             continue
         verdict = standing.verdict
-        while run_ids := await (budgets.lanes_to_hold if verdict.shut else budgets.lanes_to_lift)(store, project_id):
-            command = Hold(standing.budget.on_exceeded, verdict.words or "") if verdict.shut else Lift()
+        action = standing.budget.on_exceeded
+        while run_ids := await (
+            budgets.lanes_to_hold(store, project_id, action)
+            if verdict.shut
+            else budgets.lanes_to_lift(store, project_id)
+        ):
+            command = Hold(action, verdict.words or "") if verdict.shut else Lift()
             await asyncio.gather(*(store.ledger.submit(run_id, command, urgent=True) for run_id in run_ids))
         if await budgets.mark_told(store, project_id, standing):
             log.info("budget_verdict", project_id=project_id, state=verdict.state, words=verdict.words)

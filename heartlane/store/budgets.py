@@ -8,17 +8,17 @@ out.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from heartlane.lanes.limits import Budget, Verdict, next_day, on_day, verdict
+from heartlane.lanes.limits import Budget, OnExceeded, Verdict, next_day, on_day, verdict
 from heartlane.store import audit
 from heartlane.store.audit import Actor
 from heartlane.store.batch import ANY_ROLE, OPENED_LANES, Opening
 from heartlane.store.gates import BUDGET_COLUMNS, budget_values, read_budget
-from heartlane.store.notices import Notice, add_notices, close_by_key
+from heartlane.store.notices import Notice, add_notices, close_by_kind
 from heartlane.store.projects import Project, set_limited
 from heartlane.store.schema import ACTIVE, BUDGET_HELD, budgets, projects, runs, usage_days
 from heartlane.store.store import Store, WriteTransaction
@@ -27,6 +27,16 @@ from heartlane.store.tallies import day_of
 AT_ONCE = 500
 """Lanes that are held or let go on in one round; the next follows while there are more."""
 NOTICE_KINDS = {"warned": "budget_80", "exceeded": "budget_100"}
+OVER: Final = {
+    "none": ("budget_80", "budget_100"),
+    "ok": ("budget_80", "budget_100"),
+    "warned": ("budget_100",),
+    "exceeded": (),
+    "waived": (),
+}
+"""State → the kinds of notices whose condition is gone in it."""
+NOT_TOLD: Final = ""
+"""In the place of the verdict that was carried out: whatever it is, it is to be carried out anew."""
 
 
 class Standing(NamedTuple):
@@ -84,9 +94,11 @@ async def _change(
     after = before._replace(**values)
     standing = Standing(after, verdict(after, tx.now))
     row = budget_values(after) | standing.verdict._asdict() | {"updated_at": tx.now}
+    if after.on_exceeded != before.on_exceeded:
+        row["told"] = NOT_TOLD  # what it means for lanes has changed, though the state may be the same
     changed = await tx.conn.execute(update(budgets).where(budgets.c.project_id == project.id).values(row))
     if changed.rowcount == 0:
-        await tx.conn.execute(insert(budgets).values(project_id=project.id, told="none", **row))
+        await tx.conn.execute(insert(budgets).values(project_id=project.id, **{"told": "none", **row}))
     await set_limited(tx, project, has_budget=after.bounded)
     said = {name: (getattr(before, name), getattr(after, name)) for name in values}
     await audit.record(
@@ -140,9 +152,11 @@ async def refresh(store: Store, project_id: str) -> Standing | None:
         return standing
 
 
-async def lanes_to_hold(store: Store, project_id: str) -> list[str]:
-    """Active lanes that nothing holds yet."""
-    wanted = (runs.c.project_id == project_id, ACTIVE, runs.c.budget_hold.is_(None))
+async def lanes_to_hold(store: Store, project_id: str, action: OnExceeded) -> list[str]:
+    """Active lanes that nothing holds yet; those that stand still, too, where they are to be given back now."""
+    wanted: list[Any] = [runs.c.project_id == project_id, ACTIVE]
+    if action == "pause":
+        wanted.append(runs.c.budget_hold.is_(None))
     return await _ids(store, select(runs.c.id).where(*wanted))
 
 
@@ -169,14 +183,12 @@ async def mark_told(store: Store, project_id: str, standing: Standing) -> bool:
             await tx.conn.execute(select(projects.c.billing_account_id).where(projects.c.id == project_id))
         ).scalar_one()
         kind = NOTICE_KINDS.get(state)
-        key = f"budget:{state}:{standing.budget.day}"
+        # Other ceilings are another episode: who raised one wants to hear when that is used up as well.
+        ceilings = ":".join("-" if ceiling is None else str(ceiling) for ceiling in standing.budget[:4])
+        key = f"{kind}:{standing.budget.day}:{ceilings}"
         if kind is not None and standing.verdict.words is not None:
             await add_notices(tx, [Notice(kind, key, account_id, project_id, standing.verdict.words)])
-        elif state in ("ok", "none"):
-            days = [
-                f"budget:{one}:{standing.budget.day + timedelta(days=back)}" for one in NOTICE_KINDS for back in (0, -1)
-            ]
-            await close_by_key(tx, project_id, days)
+        await close_by_kind(tx, project_id, OVER[state])
         if not standing.verdict.shut:
             tx.announce([Opening(account_id, project_id, ANY_ROLE, "", OPENED_LANES)])
         return True

@@ -172,6 +172,16 @@ async def close_by_key(tx: WriteTransaction, project_id: str, keys: Sequence[str
     )
 
 
+async def close_by_kind(tx: WriteTransaction, project_id: str, kinds: Sequence[str]) -> None:
+    """The same by project and kinds."""
+    if kinds:
+        await tx.conn.execute(
+            update(notices)
+            .where(notices.c.project_id == project_id, notices.c.kind.in_(kinds), OPEN)
+            .values(closed_at=tx.now, closed_by="progress")
+        )
+
+
 async def list_notices(
     conn: AsyncConnection,
     reach: Reach,
