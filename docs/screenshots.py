@@ -29,6 +29,7 @@ PICTURES: Final[tuple[tuple[str, str, ViewportSize, Literal["light", "dark"]], .
     ("lane-dark", "/lanes/{typos}", WIDE, "dark"),
     ("lane-phone", "/lanes/{basket}", PHONE, "dark"),
     ("workers", "/workers?project={project}", WIDE, "light"),
+    ("plans", "/plans?project={project}", WIDE, "light"),
 )
 """Name, address, window and colours of each picture."""
 

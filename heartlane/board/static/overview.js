@@ -176,7 +176,7 @@ function bars(rows, { name, shown, words }) {
       h("summary", {}, "As a table"),
       h(
         "div",
-        { class: "scrolls figures", tabindex: "0", role: "region", "aria-label": "Every day" },
+        { class: "scrolls figures", tabindex: "0", role: "region", "aria-label": `Every day: ${words}` },
         h("table", {}, h("thead", {}, h("tr", {}, ["Day", ...heads].map((head) => h("th", { scope: "col" }, head)))), h("tbody", {}, [...rows].reverse().map(([day, parts]) => h("tr", {}, h("th", { scope: "row" }, dayName(day)), parts.map(([number]) => h("td", {}, shown(number))))))),
       ),
     ),
@@ -195,8 +195,8 @@ function mini(...parts) {
 /** A table, its longer rest folded away. */
 function table(words, heads, rows) {
   const head = () => h("thead", {}, h("tr", {}, heads.map((each) => (each === null ? h("td", { class: "bar-cell" }) : h("th", { scope: "col" }, each)))));
-  const whole = (some) => h("div", { class: "figures", tabindex: "0", role: "region", "aria-label": words }, h("table", {}, head(), h("tbody", {}, some)));
-  return [whole(rows.slice(0, ROWS_SHOWN)), rows.length > ROWS_SHOWN ? h("details", { "data-id": words }, h("summary", {}, `${rows.length - ROWS_SHOWN} more`), whole(rows.slice(ROWS_SHOWN))) : null];
+  const whole = (some, label) => h("div", { class: "figures", tabindex: "0", role: "region", "aria-label": `${words}: ${label}` }, h("table", {}, head(), h("tbody", {}, some)));
+  return [whole(rows.slice(0, ROWS_SHOWN), "table"), rows.length > ROWS_SHOWN ? h("details", { "data-id": words }, h("summary", {}, `${rows.length - ROWS_SHOWN} more`), whole(rows.slice(ROWS_SHOWN), "the rest")) : null];
 }
 
 function phases(list) {

@@ -227,7 +227,7 @@ function deliveries(place, { project, gone }, id) {
   function row(delivery, open) {
     const last = delivery.attempts.at(-1);
     const tone = { delivered: "good", pending: "warn" }[delivery.state] ?? "bad";
-    const details = h("details", { "data-id": delivery.id, open }, h("summary", {}, `${count(delivery.attempts.length, "attempt")}, and what is sent`), attempts(delivery.attempts));
+    const details = h("details", { "data-id": delivery.id, open }, h("summary", {}, `${count(delivery.attempts.length, "attempt")}, and what is sent`), attempts(delivery));
     const load = async () => {
       if (!details.open || details.querySelector("pre.prose")) return;
       const body = h("pre", { class: "prose", tabindex: "0" }, "Reading …");
@@ -271,11 +271,11 @@ function deliveries(place, { project, gone }, id) {
   return () => clearTimeout(timer);
 }
 
-function attempts(list) {
+function attempts({ attempts: list, type, created_at: created }) {
   if (!list.length) return h("p", { class: "faint" }, "None yet.");
   return h(
     "div",
-    { class: "scrolls", tabindex: "0", role: "region", "aria-label": "Attempts" },
+    { class: "scrolls", tabindex: "0", role: "region", "aria-label": `Attempts: ${visibleLine(type, 60)} of ${dateTime(created)}` },
     h(
       "table",
       {},
