@@ -63,10 +63,10 @@ def main(arguments: list[str]) -> int:
             stack.callback(process.kill)
             beside.append((process, kept))
         codes = [subprocess.run(command(timed), check=False).returncode]
-        for process, kept in beside:
+        for process, printed in beside:
             codes.append(process.wait())
-            kept.seek(0)
-            sys.stdout.write(kept.read())
+            printed.seek(0)
+            sys.stdout.write(printed.read())
     sys.stdout.write(f"all parts together took {time.monotonic() - began:.0f} s\n")
     return next((code for code in codes if code), 0)
 
