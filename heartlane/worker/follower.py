@@ -13,7 +13,10 @@ from typing import Final
 from heartlane.worker.exchange import Exchange, Stream
 from heartlane.worker.keeper import Keeper
 
-NEWS: Final = frozenset({"paused", "resumed", "cancelled", "released", "lease_expired", "retried", "claimed"})
+NEWS: Final = frozenset(
+    {"paused", "resumed", "budget_held", "budget_lifted"}
+    | {"cancelled", "released", "lease_expired", "retried", "claimed"}
+)
 """Types of events that somebody else than the worker writes."""
 RETRY_SECONDS: Final = 2.0
 NO_STREAM_SECONDS: Final = 60.0

@@ -16,6 +16,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from heartlane.worker.agents import Adapter
+from heartlane.worker.agents.base import NOTHING_USED, PLAIN
 from heartlane.worker.coalescer import Coalescer
 from heartlane.worker.event import stamp
 from heartlane.worker.messages import Report, as_events
@@ -28,7 +29,7 @@ from heartlane.worker.status import LaneStatus
 from heartlane.worker.text import raw_line
 
 Event = dict[str, Any]
-PLAIN: Final = "plain"
+USAGE_SECONDS: Final = 10.0
 
 
 class Teller:
@@ -91,6 +92,8 @@ class Output:
         """`time.monotonic()` of the last line; None before the first."""
         self._teller = teller
         self._stumbled = False
+        self._told = NOTHING_USED
+        self._told_at: float | None = None
         adapter.begin(at, time.monotonic())
 
     def on_lines(self, stream: Stream, lines: list[str]) -> None:
@@ -127,6 +130,17 @@ class Output:
         self._teller.put([event._asdict() for event in self.adapter.finish()])
         self._teller.end()
         self.spent()
+
+    def tell_usage(self, now: float) -> None:
+        """Tell what the agent has used so far, where that is more than was told last: at once the first time, then at
+        most every USAGE_SECONDS. The end tells it once more, whole."""
+        usage = self.adapter.usage
+        if usage == self._told or (self._told_at is not None and now - self._told_at < USAGE_SECONDS):
+            return
+        self._told, self._told_at = usage, now
+        said = {**usage._asdict(), "agent": self.adapter.name, "model": self.adapter.model}
+        del said["total_tokens"]  # of them, only this worker's own bound is held to
+        self._teller.tell("heartbeat", usage={name: value for name, value in said.items() if value is not None})
 
     def spent(self) -> None:
         """Show what was spent so far."""

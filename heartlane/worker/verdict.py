@@ -22,13 +22,14 @@ from typing import Any, Final, Literal, NamedTuple
 
 from heartlane.lanes.bounds import SUMMARY_MAX
 from heartlane.worker.agents import Adapter
+from heartlane.worker.agents.base import PLAIN
 from heartlane.worker.ending import Conclusion, conclude
 from heartlane.worker.ending import Exit as Ended
 from heartlane.worker.errors import WorkerError
 from heartlane.worker.keeper import Loss
 from heartlane.worker.options import WorkOptions
 from heartlane.worker.starting import Checked
-from heartlane.worker.telling import PLAIN, Voice
+from heartlane.worker.telling import Voice
 from heartlane.worker.watch import Watched
 from heartlane.worker.workplace import Workplace
 

@@ -19,6 +19,7 @@ from typing import Final, Literal, NamedTuple
 
 from heartlane.client.lease import Standing
 from heartlane.worker.agents import Adapter
+from heartlane.worker.agents.base import PLAIN
 from heartlane.worker.child import HUNG_GUARD_SECONDS, Child, Exit
 from heartlane.worker.keeper import Keeper
 from heartlane.worker.limits import Breach, RunningTime, breach, spoken
@@ -26,7 +27,7 @@ from heartlane.worker.limits import Standing as AgentStanding
 from heartlane.worker.options import WorkOptions
 from heartlane.worker.reader import Reader
 from heartlane.worker.status import LaneStatus
-from heartlane.worker.telling import PLAIN, Output, Teller, Voice
+from heartlane.worker.telling import Output, Teller, Voice
 
 LOOK_SECONDS: Final = 0.5
 LOST_GRACE_SECONDS: Final = 3.0
@@ -155,6 +156,7 @@ class Watch:
         self._note_outage(now)
         self._teller.flush()
         if self._cause is None:
+            self._output.tell_usage(now)
             self._hold_to_limits()
             self._end_after_result(self._output.adapter)
         self._status.lease_until = self._keeper.lease.ends_at

@@ -16,6 +16,8 @@ if TYPE_CHECKING:  # the package is imported to find out which agents there are:
 
     from heartlane.worker.reasons import Reason
 
+PLAIN: Final = "plain"
+"""The adapter of any command that isn't known as an agent."""
 TOOL_MAX: Final = 200
 DETAIL_MAX: Final = 1_000
 """Characters of a command, a path or a tool's title in an `action`."""
