@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+from pathlib import Path
 
 import httpx
 import pytest
@@ -16,9 +18,10 @@ PATHS = [page.path.replace("{id}", "0198c9a0-0000-7000-8000-000000000000") for p
 
 
 @pytest.fixture
-def database_url(sqlite_template: object, tmp_path: object) -> str:
+def database_url(sqlite_template: Path, tmp_path: Path) -> str:
     """Files are the same on every engine."""
-    return f"sqlite:///{sqlite_template}"
+    shutil.copyfile(sqlite_template, tmp_path / "heartlane.db")
+    return f"sqlite:///{tmp_path / 'heartlane.db'}"
 
 
 async def files_of(client: httpx.AsyncClient, path: str) -> dict[str, httpx.Response]:
