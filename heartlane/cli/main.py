@@ -37,6 +37,8 @@ COMMANDS: Final = {
     "tickets": "Make, list, move, close and import tickets.",
     "webhooks": "Send a project's news to Slack, Discord or a service.",
     "notices": "See what needs a person.",
+    "budget": "Bound what a project may cost, and let it go on.",
+    "overview": "How the work goes: time, failures, tokens and cost.",
 }
 """Name → what it does. `heartlane.cli.<name>` has the typer app of that name, or for `QUICK` its `main`."""
 
@@ -44,7 +46,7 @@ GROUPS: Final = {
     "Run a server": ("serve", "token", "sessions", "audit", "db"),
     "Run the fleet": (
         *("watch", "lanes", "lane", "workers", "plan", "projects", "milestones", "tickets"),
-        *("webhooks", "notices"),
+        *("webhooks", "notices", "budget", "overview"),
     ),
     "Who you are": ("login", "logout"),
     "Run a worker": ("work", "worker", "doctor", "spool"),

@@ -100,7 +100,7 @@ def verdict(budget: Budget, now: datetime) -> Verdict:
         if ceiling is None:
             continue
         words = f"{_amount(spent, is_money)} of {_amount(ceiling, is_money)} {when}"
-        ends = tomorrow if when == "today" else None
+        ends = tomorrow if when == "today" and ceiling > 0 else None  # a day of nothing is like the next
         if spent >= ceiling:
             found.append(Verdict("exceeded", f"The project's budget is used up: {words}.", ends))
         elif spent * WARN_AT[1] >= ceiling * WARN_AT[0]:
