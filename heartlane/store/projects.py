@@ -80,7 +80,7 @@ async def create_project(
     project = project._replace(limited=_caps(project).any)
     await tx.conn.execute(insert(projects).values(project._asdict()))
     if actor is not None:
-        await _record(tx, actor, "project.created", project, {"after": dict(values)})
+        await _record(tx, actor, "project.created", project, {"after": _told(values)})
     return project
 
 
@@ -117,10 +117,19 @@ async def patch_project(
     await tx.conn.execute(
         update(projects).where(projects.c.id == project_id).values(updated_at=tx.now, limited=after.limited, **values)
     )
-    changes = audit.changes(before._asdict(), after._asdict())
+    changes = audit.changes(_told(before._asdict()), _told(after._asdict()))
     if actor is not None and changes["after"]:
         await _record(tx, actor, "project.changed", after, changes)
     return after
+
+
+def _told(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns as the audit log tells them: by the names that people set, without what follows from others."""
+    return {
+        name.removesuffix("_json"): json.loads(value) if name.endswith("_json") else value
+        for name, value in values.items()
+        if name != "limited"
+    }
 
 
 def _caps(project: Project) -> Caps:

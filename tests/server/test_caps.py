@@ -180,3 +180,13 @@ async def test_single_claims_race_against_a_cap(harness: Harness) -> None:
         for outcome in outcomes
     )
     assert taken == 4
+
+
+async def test_the_audit_log_tells_caps_by_their_names(harness: Harness) -> None:
+    project = await harness.project(max_active=2)
+    await cap(harness, project["id"], max_active_by_role={"qa": 1})
+    query = {"project_id": project["id"], "action": "project"}
+    changed, created = (await harness.operator.get("/api/audit", params=query)).json()["entries"]
+    assert changed["details"] == {"before": {"max_active_by_role": {}}, "after": {"max_active_by_role": {"qa": 1}}}
+    after = created["details"]["after"]
+    assert (after["max_active"], after["max_active_by_role"], "limited" in after) == (2, {}, False)
