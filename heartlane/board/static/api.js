@@ -70,7 +70,8 @@ export async function call(method, path, { body, signal, query, again = false } 
   learnTime(response.headers.get("date"));
   const answer = await bodyOf(response);
   if (response.ok) return answer;
-  if (response.status === 401) logIn();
+  // The link with GitHub is another thing than the session: a login here wouldn't mend it.
+  if (response.status === 401 && answer?.code !== "GITHUB_LINK_BROKEN") logIn();
   // Another tab may have logged in anew meanwhile: then the old proof is no good, and the new one is.
   if (response.status === 403 && method !== "GET" && !again) {
     const before = headers["x-csrf-token"];
