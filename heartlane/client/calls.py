@@ -222,6 +222,11 @@ def read_plan(plan_id: Id) -> Call[PlanWithRuns]:
     return get(f"/api/agents/plans/{part(plan_id)}", PlanWithRuns, whole(PlanWithRuns))
 
 
+def read_prompts(plan_id: Id) -> Call[dict[str, str]]:
+    """What the lanes of a plan ask for: lane key → prompt."""
+    return get(f"/api/agents/plans/{part(plan_id)}/prompts", answers.PlanPrompts, lambda answer: answer.prompts)
+
+
 def approve_plan(plan_id: Id) -> Call[PlanWithRuns]:
     """Approve a plan: one queued run a lane. Approving it again gives the same runs."""
     path = f"/api/agents/plans/{part(plan_id)}/approve"

@@ -94,6 +94,7 @@ class Routes:
     plan_tickets = Method(calls.plan_tickets)
     plans = Listing(calls.plans)
     read_plan = Method(calls.read_plan)
+    read_prompts = Method(calls.read_prompts)
     approve_plan = Method(calls.approve_plan)
     reject_plan = Method(calls.reject_plan)
 

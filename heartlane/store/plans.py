@@ -112,6 +112,14 @@ async def read_plan(conn: AsyncConnection, plan_id: str, reach: Reach) -> Plan |
     return None if row is None else Plan._make(row)
 
 
+async def read_prompts(conn: AsyncConnection, plan_id: str) -> dict[str, str]:
+    """What the lanes of a plan that is there ask for, by their keys; a lane without a prompt has none."""
+    kept: dict[str, str] = json.loads(
+        (await conn.execute(select(plans.c.prompts_json).where(plans.c.id == plan_id))).scalar_one()
+    )
+    return kept
+
+
 async def runs_of_plan(conn: AsyncConnection, plan_id: str) -> list[Run]:
     """The plan's runs, in the order of its lanes."""
     return [
@@ -228,7 +236,7 @@ async def _queue_runs(tx: WriteTransaction, plan: Plan) -> None:
         del row["number"]
     await conn.execute(insert(runs), rows)
 
-    prompts = json.loads((await conn.execute(select(plans.c.prompts_json).where(plans.c.id == plan.id))).scalar_one())
+    prompts = await read_prompts(conn, plan.id)
     if prompts:
         await conn.execute(
             insert(run_prompts), [{"run_id": run_ids[key], "prompt": prompt} for key, prompt in prompts.items()]

@@ -251,6 +251,13 @@ class PlanWithRuns(Answer):
     runs: list[RunObject]
 
 
+class PlanPrompts(Answer):
+    """What the lanes of a plan ask for."""
+
+    prompts: dict[str, str]
+    """Lane key → prompt; a lane without a prompt isn't in it."""
+
+
 class PlanList(Answer):
     """Plans, newest first."""
 

@@ -397,6 +397,7 @@ ANSWERS: Final[dict[str, Any]] = {
     "create_plan": {"plan": PENDING_PLAN},
     "list_plans": {"plans": [PENDING_PLAN], "next_cursor": None},
     "read_plan": {"plan": APPROVED_PLAN, "runs": [QUEUED_RUN, RUNNING_RUN]},
+    "read_prompts": {"prompts": {"api": "Add a totals stream."}},
     "approve_plan": {"plan": APPROVED_PLAN, "runs": [QUEUED_RUN, QUEUED_RUN | {"id": RUN, "lane_key": "backend"}]},
     "reject_plan": {"plan": REJECTED_PLAN},
     "healthz": {"status": "ok", "version": "1.0.0"},

@@ -179,6 +179,7 @@ async def test_the_whole_story_through_the_client(harness: Harness) -> None:
         plan = await client.plan_tickets(milestone.id, [ticket.id], title="From tickets")
         assert (plan.status, [lane.role for lane in plan.lanes]) == ("pending", ["backend", "qa"])
         other = await client.create_plan(project.id, "By hand", [{"laneKey": "a", "title": "A", "role": "other"}])
+        assert await client.read_prompts(other.id) == {}
         assert (await client.reject_plan(other.id, "not now")).rejection_reason == "not now"
         assert [each.id async for each in client.plans(project_id=project.id, status="rejected")] == [other.id]
         runs = (await client.approve_plan(plan.id)).runs

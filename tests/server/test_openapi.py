@@ -31,6 +31,7 @@ CONTRACT = {
     "/api/agents/plan": {"post"},
     "/api/agents/plans": {"get"},
     "/api/agents/plans/{id}": {"get"},
+    "/api/agents/plans/{id}/prompts": {"get"},
     "/api/agents/plans/{id}/approve": {"post"},
     "/api/agents/plans/{id}/reject": {"post"},
     "/api/agents/runs": {"get"},

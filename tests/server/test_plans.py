@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from heartlane.wire.answers import PlanAnswer, PlanList, PlanWithRuns
+from heartlane.wire.answers import PlanAnswer, PlanList, PlanPrompts, PlanWithRuns
 from tests.harness import Harness, assert_error
 from tests.server.test_tickets import NOBODY, Desk
 
@@ -132,6 +132,17 @@ async def test_a_plan_lane_by_lane(desk: Desk) -> None:
     assert (runs[0]["labels"], runs[0]["priority"], runs[0]["ticket_ids"]) == ({"os": "linux"}, -3, [ticket["id"]])
     assert (await desk.harness.read(runs[0]["id"]))["prompt"] == "Do it."
     assert (await desk.harness.read(runs[1]["id"]))["prompt"] is None
+
+
+async def test_what_a_plan_asks_for_can_be_read_before_it_is_approved_and_after(desk: Desk) -> None:
+    plan = await planned(desk, {**LANE, "prompt": "Do <this>.\n"}, {**LANE, "laneKey": "b"})
+    path = f"/api/agents/plans/{plan['id']}/prompts"
+    for _ in range(2):
+        answer = await desk.harness.viewer.get(path)
+        PlanPrompts.model_validate(answer.json(), extra="forbid")
+        assert (answer.status_code, answer.json()) == (200, {"prompts": {"a": "Do <this>.\n"}})
+        await approve(desk, plan)
+    assert_error(await desk.harness.viewer.get(f"/api/agents/plans/{NOBODY}/prompts"), 404, "NOT_FOUND")
 
 
 async def test_all_problems_of_the_lanes_at_once(desk: Desk) -> None:

@@ -149,11 +149,13 @@ class PlanPage {
     if (this.lanesKey === key) return;
     this.lanesKey = key;
     const focused = document.activeElement?.closest?.("[data-focus]")?.dataset.focus;
+    const opened = new Set([...this.lanes.querySelectorAll("details[open]")].map((each) => each.dataset.lane));
     put(
       this.lanes,
       h("h2", {}, count(plan.lanes.length, "lane")),
       h("ol", { class: "plan-lanes" }, plan.lanes.map((lane) => this.lane(lane, byKey.get(lane.laneKey)))),
     );
+    for (const each of this.lanes.querySelectorAll("details")) each.open = opened.has(each.dataset.lane);
     if (focused) this.lanes.querySelector(`[data-focus="${CSS.escape(focused)}"]`)?.focus();
   }
 
@@ -175,7 +177,26 @@ class PlanPage {
       h("p", { class: "faint" }, facts.filter(Boolean).join(" · "), why && why !== run.state ? h("b", { class: "bad-text" }, ` · ${REASONS[why] ?? visibleLine(why, 60)}`) : null),
       lane.after?.length ? h("p", { class: "faint" }, "After ", lane.after.map((each, place) => [place ? ", " : "", h("code", {}, visibleLine(each, 80))])) : null,
       lane.ticketIds?.length ? h("ul", { class: "plan-tickets" }, lane.ticketIds.map((id) => h("li", { dir: "auto" }, this.ticketName(id)))) : null,
+      this.task(lane),
     );
+  }
+
+  /** What a lane asks for, read when somebody wants to see it. */
+  task(lane) {
+    const text = h("pre", { class: "prose", tabindex: "0", dir: "auto" });
+    const details = h("details", { "data-lane": lane.laneKey }, h("summary", { "data-focus": `task ${lane.laneKey}` }, "What is asked for", h("span", { class: "sr" }, ` of ${visibleLine(lane.laneKey, 80)}`)), text);
+    const fill = async () => {
+      if (!details.open) return;
+      if (!this.prompts) put(text, "Reading …");
+      try {
+        this.prompts ??= (await get(`/api/agents/plans/${this.plan.id}/prompts`)).prompts;
+        put(text, Object.hasOwn(this.prompts, lane.laneKey) ? visible(this.prompts[lane.laneKey], 50_000) : "Nothing more than its title.");
+      } catch (error) {
+        put(text, error.message);
+      }
+    };
+    details.addEventListener("toggle", fill);
+    return details;
   }
 
   ticketName(id) {

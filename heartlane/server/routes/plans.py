@@ -21,7 +21,7 @@ from heartlane.store.plans import Plan
 from heartlane.store.projects import read_milestone, read_project
 from heartlane.store.store import WriteTransaction
 from heartlane.store.tickets import TicketRow, is_milestone_of, read_tickets
-from heartlane.wire.answers import PlanAnswer, PlanList, PlanWithRuns
+from heartlane.wire.answers import PlanAnswer, PlanList, PlanPrompts, PlanWithRuns
 from heartlane.wire.queries import PlanQuery
 from heartlane.wire.requests import PlanFromTicketsBody, PlanWithLanesBody, RejectBody, plan_model
 from heartlane.wire.run_json import run_body
@@ -76,6 +76,17 @@ async def read_plan(principal: Viewer, context: Server, plan_id: PathId) -> Json
             raise not_found("plan")
         runs = await plans.runs_of_plan(conn, plan_id)
     return Json({"plan": plan_body(plan), "runs": [run_body(run, now) for run in runs]})
+
+
+@router.get("/plans/{id}/prompts", response_model=PlanPrompts, summary="Read what a plan asks for")
+async def read_prompts(principal: Viewer, context: Server, plan_id: PathId) -> Json:
+    """The prompts of its lanes, which no other answer about a plan carries, before it is approved and after."""
+    async with context.store.reading() as conn:
+        plan = await plans.read_plan(conn, plan_id, reach_of(principal))
+        if plan is None:
+            raise not_found("plan")
+        prompts = await plans.read_prompts(conn, plan_id)
+    return Json({"prompts": prompts})
 
 
 @router.post("/plans/{id}/approve", response_model=PlanWithRuns, summary="Approve a plan")

@@ -29,6 +29,8 @@ def test_approving_by_keyboard_queues_the_lanes(site: Site, page: Page) -> None:
     expect(page).to_have_url(re.compile("status=pending"))
     page.get_by_role("link", name="Approved by key").press("Enter")
     expect(page.get_by_text("After api")).to_be_visible()
+    page.get_by_text("What is asked for of api").press("Enter")
+    expect(page.get_by_text("As our buyers asked for.")).to_be_visible()
     page.keyboard.press("a")
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("2 lanes are queued at once")
