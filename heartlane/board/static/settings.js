@@ -54,6 +54,8 @@ class Settings {
       this.chips,
       Object.entries(PARTS).map(([each, { word }]) => h("a", { class: "chip", href: withParameters({ part: each === "limits" ? null : each, webhook: null, action: null }), "aria-current": each === name ? "true" : null }, word)),
     );
+    // On a phone the parts stand in one line that is pushed along.
+    this.chips.querySelector("[aria-current]").scrollIntoView({ block: "nearest", inline: "nearest" });
     let ended = false;
     let endPart = null;
     this.end = () => {
