@@ -66,6 +66,7 @@ REGISTRY = re.compile(
     r"|cdn\.jsdelivr\.net|unpkg\.com|cdnjs\.cloudflare\.com",
     re.IGNORECASE,
 )
+CONFLICT = re.compile(r"^(?:<{7}|>{7}|\|{7})(?: |$)")
 MACHINE_PATH = re.compile(r"(?<![\w.~-])/(?:work|root|home|Users)/")
 
 
@@ -287,6 +288,10 @@ def test_no_unfinished_thought_is_left() -> None:
     assert hits(LEFTOVER) == []
 
 
+def test_no_merge_is_left_half_done() -> None:
+    assert hits(CONFLICT) == []
+
+
 def test_no_registry_or_asset_host_is_named() -> None:
     assert hits(REGISTRY) == []
 
@@ -299,6 +304,8 @@ def test_no_path_of_somebodys_machine_is_named() -> None:
     ("pattern", "text"),
     [
         (LEFTOVER, "# TO" + "DO: later"),
+        (CONFLICT, "<" * 7 + " HEAD"),
+        (CONFLICT, ">" * 7 + " 0ae9504 (Tell of it)"),
         (REGISTRY, "https://PyPI" + ".org/simple"),
         (MACHINE_PATH, "open('/ho" + "me/me/x')"),
         (MACHINE_PATH, "cd /ro" + "ot/x"),
