@@ -27,8 +27,8 @@ from typing import Final, Literal, Self
 
 from heartlane.worker.text import plain
 
-LINE_BYTES_MAX: Final = 8 * 1024 * 1024
-"""A longer line is cut: agents print lines of megabytes when a tool's result is a picture, and mean them to be read."""
+LINE_BYTES_MAX: Final = 16 * 1024 * 1024
+"""A longer line is cut: agents print lines of ten megabytes when a tool's result is a picture, and mean them to be read."""
 TAIL_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 256 * 1024
 REDRAWN_BYTES: Final = 64 * 1024

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from heartlane.worker.child import Exit
-from heartlane.worker.reader import REDRAWN_BYTES, TAIL_BYTES, CutLine, LineSplitter, Stream, Tail
+from heartlane.worker.reader import LINE_BYTES_MAX, REDRAWN_BYTES, TAIL_BYTES, CutLine, LineSplitter, Stream, Tail
 from tests.worker.conftest import PATIENCE, Printed, Start, noted, read, until
 
 
@@ -231,14 +231,26 @@ def test_a_fault_of_ours_doesnt_hold_the_command_up(start: Start) -> None:
     assert reader.bytes_read == 10_000_000
 
 
-def test_a_line_of_ten_megabytes_comes_through_a_pipe(start: Start) -> None:
+def test_a_line_of_ten_megabytes_comes_through_a_pipe_whole(start: Start) -> None:
     child = start("long_line", 10)
     printed = Printed(child)
     assert child.wait(PATIENCE) == Exit(0, None)
     assert printed.reader.join(PATIENCE)
     (line,) = printed.lines["stdout"]
+    assert not isinstance(line, CutLine)
+    assert len(line) == 10_000_000
+    assert printed.reader.lines_cut == 0
+
+
+def test_a_longer_one_comes_through_a_pipe_with_a_count_of_what_is_missing(start: Start) -> None:
+    child = start("long_line", 20)
+    printed = Printed(child)
+    assert child.wait(PATIENCE) == Exit(0, None)
+    assert printed.reader.join(PATIENCE)
+    (line,) = printed.lines["stdout"]
     assert isinstance(line, CutLine)
-    assert len(line) + line.left_out == 10_000_000
+    assert len(line) == LINE_BYTES_MAX
+    assert len(line) + line.left_out == 20_000_000
     assert printed.reader.lines_cut == 1
 
 
