@@ -151,7 +151,7 @@ EXIT_CODES: Final = (
     ExitCode(
         25,
         "worktree_in_the_way",
-        "A branch, a folder, a lock or uncommitted work stands where the lane's worktree should be.",
+        "A branch, a folder or a lock stands where the lane's worktree should be.",
         "Do what the line says; nothing of it was touched.",
         again=False,
     ),
@@ -168,6 +168,13 @@ EXIT_CODES: Final = (
         "The spool on disk was written by another version of Heartlane.",
         "Send what is in it with that version (`heartlane spool flush`), or move the spool away.",
         again=False,
+    ),
+    ExitCode(
+        28,
+        "worktree_busy",
+        "The lane's worktree is in the midst of something: another worker, or a merge that was not finished.",
+        "Wait for that worker, or finish or abort what the line names; nothing of it was touched.",
+        again=True,
     ),
     ExitCode(
         30,

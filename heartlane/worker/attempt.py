@@ -59,7 +59,7 @@ from heartlane.worker.verdict import TOLD, Kind, Verdict, judge, lost
 from heartlane.worker.watch import Watch, Watched
 from heartlane.worker.workplace import Workplace, open_workplace
 
-OF_THE_LANE: Final = frozenset({"prompt_unusable", "worktree_in_the_way"})
+OF_THE_LANE: Final = frozenset({"prompt_unusable", "worktree_in_the_way", "worktree_busy"})
 """Kinds of errors that another lane would not have."""
 LOOK_SECONDS: Final = 0.1
 STOP_SECONDS_MAX: Final = 10.0

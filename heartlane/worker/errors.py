@@ -18,6 +18,7 @@ Kind = Literal[
     "prompt_unusable",
     "not_a_repository",
     "worktree_in_the_way",
+    "worktree_busy",
     "git_failed",
     "spool_version",
     "lane_lost",

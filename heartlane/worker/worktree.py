@@ -120,7 +120,7 @@ def prepare(
     except OSError as error:
         raise WorkerError(f"worktrees can't be made in {folder}: {error.strerror}", "unusable") from None
     if lock is None:
-        raise WorkerError(f"another worker still works in {path}; try again later", "worktree_in_the_way")
+        raise WorkerError(f"another worker still works in {path}; try again later", "worktree_busy")
     try:
         with repository.alone():
             maker = _Maker(repository, str(run["id"]), path, lock)
@@ -262,7 +262,7 @@ class _Maker:
             raise WorkerError(
                 f"{worktree.path} is in the midst of a {busy}, and {worktree.branch} has gone on at the remote: finish "
                 "or abort it there",
-                "worktree_in_the_way",
+                "worktree_busy",
             )
         if git.text("status", "--porcelain"):
             message = f"heartlane: left by an earlier attempt at {worktree.branch}"

@@ -317,6 +317,29 @@ def test_the_last_attempts_branch_is_not_begun_anew_because_the_remote_is_away(t
     assert git(repo, "branch", "--list", "heartlane/*") == ""
 
 
+def test_a_merge_under_way_is_not_overrun_by_what_another_machine_pushed(tmp_path: Path, root: Path) -> None:
+    repo, origin = with_remote(tmp_path)
+    elsewhere = clone(origin, tmp_path / "elsewhere")
+    with made(repo, root) as first:
+        path = first.path
+        git(path, "switch", "--quiet", "--create", "other")
+        commit(path, "README.md", "one\n")
+        git(path, "switch", "--quiet", BRANCH)
+        here = commit(path, "README.md", "two\n")
+        git(path, "push", "--quiet", "origin", BRANCH)
+        merge = ["git", "merge", "--quiet", "other"]
+        assert subprocess.run(merge, cwd=path, capture_output=True, check=False).returncode == 1
+    with made(elsewhere, tmp_path / "state2") as second:
+        commit(second.path, "three.txt")
+        git(second.path, "push", "--quiet", "origin", BRANCH)
+    line = refusal("worktree_busy", lambda: made(repo, root))
+    assert f"{path} is in the midst of a merge" in line
+    assert git(path, "rev-parse", "HEAD") == here
+    assert "README.md" in git(path, "diff", "--name-only", "--diff-filter=U")
+    git(path, "merge", "--abort")
+    made(repo, root).close()
+
+
 def test_a_branch_the_agent_switched_to_is_kept_and_told(tmp_path: Path, root: Path) -> None:
     repo = repository(tmp_path / "shop")
     with made(repo, root) as first:
@@ -427,9 +450,7 @@ def test_a_locked_worktree_whose_folder_is_away_is_named(tmp_path: Path, root: P
 def test_a_worktree_that_a_worker_is_in_is_not_given_to_another(tmp_path: Path, root: Path) -> None:
     repo = repository(tmp_path / "shop")
     with made(repo, root):
-        assert "another worker still works in" in refusal(
-            "worktree_in_the_way", lambda: made(repo, root, wait_seconds=0.2)
-        )
+        assert "another worker still works in" in refusal("worktree_busy", lambda: made(repo, root, wait_seconds=0.2))
     made(repo, root).close()
 
 
