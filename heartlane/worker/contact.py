@@ -9,7 +9,7 @@ in trouble          said at once, then ever more rarely for as long as it lasts,
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from heartlane.worker.clock import boottime
@@ -20,6 +20,12 @@ from heartlane.worker.status import Status
 
 STRANGE_TRIES: Final = 3
 """So often in a row the first claim may get an answer that isn't Heartlane's before the address is taken for wrong."""
+CURES: Final[Mapping[Kind, str]] = {
+    "token_refused": "Make one with `heartlane token create NAME --scope worker`, and set HEARTLANE_TOKEN.",
+    "tls_fault": "Correct the host in HEARTLANE_URL, or its certificate; --ca names an authority of your own.",
+    "not_heartlane": "Correct HEARTLANE_URL: the address of the server, without /api at its end.",
+}
+"""What to do about what ends a worker at its first claim."""
 SAY_SECONDS_MIN: Final = 15.0
 """Between two lines about the server, however often it comes and goes."""
 REMIND_SECONDS: Final = 60.0
@@ -85,7 +91,7 @@ class Contact:
         strange = kind == "not_heartlane" and reply.status != 429 and (reply.status or 0) < 500
         hopeless = kind == "tls_fault" or (strange and tries >= STRANGE_TRIES)
         if kind == "token_refused" or (hopeless and not self.reached):
-            raise WorkerError(reply.problem, kind)
+            raise WorkerError(f"{reply.problem.rstrip('.')}. {CURES.get(kind, '')}".rstrip(), kind)
         now = self._clock()
         with self._lock:
             since = self._since = now if self._since is None else self._since

@@ -175,7 +175,12 @@ class Fleet:
                 slot.join(0.5)
                 if self._stopping.is_set() and not said:
                     said = True
-                    self._screen.say("stopping: the agents are ended, their lanes given back (Ctrl-C again: at once)")
+                    if self._trouble is None:
+                        self._screen.say(
+                            "stopping: the agents are ended, their lanes given back (Ctrl-C again: at once)"
+                        )
+                    elif self._screen.has_lanes:  # what the trouble is stands in the last line of all
+                        self._screen.say("stopping: the other agents are ended, their lanes given back")
                 if self._draining.is_set():
                     self.drain()  # again: a claim may have been on its way to the server, with nothing to cut yet
         if self._trouble is not None:

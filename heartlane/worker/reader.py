@@ -28,7 +28,7 @@ from typing import Final, Literal, Self
 from heartlane.worker.text import plain
 
 LINE_BYTES_MAX: Final = 16 * 1024 * 1024
-"""A longer line is cut: agents print lines of ten megabytes when a tool's result is a picture, and mean them to be read."""
+"""A longer line is cut: a tool's result that is a picture comes as a line of ten megabytes, and is meant to be read."""
 TAIL_BYTES: Final = 64 * 1024
 READ_BYTES: Final = 256 * 1024
 REDRAWN_BYTES: Final = 64 * 1024

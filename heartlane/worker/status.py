@@ -107,6 +107,12 @@ class Status:
             elif self._stream is not None:
                 print(line, file=self._stream, flush=True)
 
+    @property
+    def has_lanes(self) -> bool:
+        """Whether any lane is shown."""
+        with self._lock:
+            return bool(self._lanes)
+
     def begin(self, lane: LaneStatus) -> None:
         """Show a lane from now on."""
         with self._lock:

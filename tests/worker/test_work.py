@@ -74,6 +74,23 @@ def test_an_agents_output_becomes_actions_and_its_result_the_summary(lanes: Lane
     )
 
 
+def test_a_line_of_ten_megabytes_is_read_like_any_other(lanes: Lanes, worker: Worker) -> None:
+    (run_id,) = lanes.add("large", labels={"for": "large"})
+    script = (
+        "import json, sys\nedit, result = sys.argv[1:3]\n"
+        "part = {'type': 'tool_result', 'tool_use_id': 't1', 'content': 'p' * 10_000_000}\n"
+        "told = {'type': 'user', 'message': {'role': 'user', 'content': [part]}}\n"
+        "print(edit)\nprint(json.dumps(told))\nprint(result)"
+    )
+    command = python(script, json.dumps(EDIT), json.dumps(RESULT))
+    worker.start("--once", "--label", "for=large", "--agent", "claude", "--", *command)
+    assert worker.wait() == 0, worker.said()
+    began, ended = (action["payload"] for action in lanes.events(run_id, "action"))
+    assert (began["id"], ended["id"], ended["ok"], ended["file"]) == ("t1", "t1", True, "a.py")
+    assert lanes.run(run_id)["state"] == "shipped"
+    assert not [line for line in lanes.lines(run_id) if "left out" in line or "ppp" in line]
+
+
 def test_an_agent_that_ends_without_a_result_has_not_shipped(lanes: Lanes, worker: Worker) -> None:
     (run_id,) = lanes.add("mute", labels={"for": "mute"})
     code = worker.start("--once", "--label", "for=mute", "--agent", "claude", "--", *claude(EDIT)).wait()
@@ -259,7 +276,7 @@ def test_several_lanes_at_once(lanes: Lanes, worker: Worker) -> None:
         (("--", "no-such-command-anywhere"), {}, "command_not_found", "no-such-command-anywhere"),
         (("--", "/etc/passwd"), {}, "not_executable", "/etc/passwd"),
         (("--worktree", "/", "--", "true"), {}, "not_a_repository", "Git repository"),
-        (("--", "true"), {"HEARTLANE_TOKEN": "hlt_" + "x" * 43}, "token_refused", "token"),
+        (("--", "true"), {"HEARTLANE_TOKEN": "hlt_" + "x" * 43}, "token_refused", "token create"),
         (("--agent", "nobody", "--", "true"), {}, "wrong_input", "nobody"),
         (("--role", "plumber", "--", "true"), {}, "wrong_input", "plumber"),
         (("--redact", "(", "--", "true"), {}, "wrong_input", "("),
@@ -274,7 +291,7 @@ def test_what_cant_work_is_one_line_and_a_code_of_its_own(
 ) -> None:
     (run_id,) = lanes.add("wrong", labels={"for": kind})
     assert worker.start("--label", f"for={kind}", *arguments, env=env).wait() == CODE_OF[kind], worker.said()
-    line = worker.said().splitlines()[-1]
+    (line,) = [line for line in worker.said().splitlines() if not line.startswith("usage:")]
     assert line.startswith("heartlane: ")
     assert says in line
     run = lanes.run(run_id)

@@ -63,3 +63,18 @@ def test_a_line_that_an_adapter_breaks_on_is_kept(lanes: Lanes, worker: Worker, 
         "The adapter broken can't read this line (RuntimeError: what a line).",
         "two",
     ]
+
+
+def test_a_fault_ends_the_workers_other_lanes_in_good_order_and_says_so(
+    lanes: Lanes, worker: Worker, tmp_path: Path
+) -> None:
+    fault, other = lanes.add("fault", "other", labels={"for": "two"})
+    body = "    def finish(self): return 1 / 0\n"
+    begun = tmp_path / "begun"
+    script = f'if [ $HEARTLANE_LANE_KEY = fault ]; then until [ -e "{begun}" ]; do sleep 0.1; done; exit; fi; '
+    command = ("sh", "-c", f'{script}touch "{begun}"; exec sleep 600')
+    arguments = ("--label", "for=two", "--parallel", "2", "--grace", "1s", "--agent", "broken", "--", *command)
+    assert worker.start(*arguments, env=broken(tmp_path, body)).wait() == 1
+    assert "stopping: the other agents are ended, their lanes given back" in worker.said()
+    assert "Ctrl-C" not in worker.said()
+    assert [lanes.run(run_id)["state"] for run_id in (fault, other)] == ["released", "released"]

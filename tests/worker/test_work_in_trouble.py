@@ -223,7 +223,9 @@ def test_a_server_that_restarts_behind_its_proxy_is_waited_for(
 def test_an_address_that_is_not_heartlanes_is_said_so(worker: Worker, proxy: FaultyProxy) -> None:
     proxy.fate = lambda method, path: Fate(Fault.PAGE, 0.0, 404)
     assert worker.start("--once", "--", *prints("done"), url=proxy.url).wait() == CODE_OF["not_heartlane"]
-    assert "not as Heartlane" in worker.said().splitlines()[-1]
+    last = worker.said().splitlines()[-1]
+    assert "not as Heartlane" in last
+    assert last.endswith("Correct HEARTLANE_URL: the address of the server, without /api at its end.")
 
 
 def test_a_full_disk_is_said_and_costs_nothing(lanes: Lanes, worker: Worker) -> None:

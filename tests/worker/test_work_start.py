@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import ssl
 import sys
+import zlib
 from pathlib import Path
 
+import pytest
+
 from heartlane.cli.errors import CODE_OF
+from tests.worker.test_doctor import CERTIFICATE, other_server
 from tests.worker.test_work import RESULT, claude
 from tests.worker.work_process import Lanes, Worker, wait_for
 
@@ -35,6 +41,41 @@ def test_a_folder_that_takes_no_files_is_found_before_any_lane_is_claimed(
     assert "HEARTLANE_STATE" in worker.said()
     assert len(worker.said().splitlines()) == 1
     assert lanes.run(run_id)["attempt"] == 0
+
+
+@pytest.mark.parametrize("way", ["a certificate that nobody trusts", "no TLS at all"])
+def test_a_server_without_a_secure_connection_is_one_line_and_a_code_of_its_own(
+    lanes: Lanes, worker: Worker, way: str
+) -> None:
+    if way == "no TLS at all":
+        worker.start("--", "true", url=lanes.server.url.replace("http:", "https:"))
+        assert worker.wait() == CODE_OF["tls_fault"], worker.said()
+    else:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(CERTIFICATE)
+        with other_server(200, {}, b"", context) as url:
+            worker.start("--", "true", url=url)
+            assert worker.wait() == CODE_OF["tls_fault"], worker.said()
+    (line,) = worker.said().splitlines()
+    assert line.startswith("heartlane: no secure connection to https://127.0.0.1:")
+    assert "--ca" in line
+
+
+def test_a_spool_that_another_version_left_is_named_and_keeps_no_lane_from_being_worked(
+    lanes: Lanes, worker: Worker, tmp_path: Path
+) -> None:
+    (run_id,) = lanes.add("newer", labels={"for": "newer"})
+    folder = tmp_path / "state" / "spool" / "run.1.server"
+    folder.mkdir(parents=True)
+    (folder / "lock").write_text("")
+    body = json.dumps({"version": 99}).encode()
+    line = b"H %08x %d %b\n" % (zlib.crc32(b"H " + body), len(body), body)
+    (folder / "00000001.log").write_bytes(line)
+    assert worker.start("--once", "--label", "for=newer", "--", "true").wait() == 0, worker.said()
+    assert lanes.run(run_id)["state"] == "shipped"
+    (said,) = [line for line in worker.said().splitlines() if "version" in line]
+    assert str(folder) in said
+    assert (folder / "00000001.log").read_bytes() == line
 
 
 def test_an_agent_that_is_not_logged_in_has_a_code_of_its_own(lanes: Lanes, worker: Worker) -> None:
