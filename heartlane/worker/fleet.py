@@ -43,6 +43,8 @@ LATE_SECONDS: Final = 2.0
 LOOK_SECONDS: Final = 1.0
 """How long a claim waits as long as one before it may be granted, which would be this one's answer at its begin."""
 RETRY_SECONDS_MAX: Final = 15.0
+PASS_ON_TRIES: Final = 3
+"""How often a worker that is to claim no more tries to give a lane back that it won't work."""
 STAGGER_SECONDS: Final = 1.0
 """Between two starts of agents: those that start together race for their login's refresh."""
 AUTH_REST_SECONDS: Final = 60.0
@@ -202,6 +204,9 @@ class Fleet:
                     if claimed.attempt == worked:
                         self._give_back(exchange, claimed)
                         continue
+                    if self._is_at_rest():
+                        self._pass_on(exchange, claimed)
+                        continue
                     self._work(exchange, claimed)
                     worked = claimed.attempt
                     if self._options.once:
@@ -228,6 +233,25 @@ class Fleet:
             self._draining.wait(RETRY_SECONDS_MAX)
         else:
             self._screen.say(f"{claimed.run['lane_key']}: given back, after {sent} events that were left of it")
+
+    def _pass_on(self, exchange: Exchange, claimed: Claimed) -> None:
+        """A lane that was granted to a claim which waited since before the agent had to rest is others' to work."""
+        run_id, attempt = claimed.attempt
+        body = {
+            "worker_id": claimed.worker_id,
+            "attempt": attempt,
+            "reason": "the worker's agent can't work now",
+            "failed": False,
+        }
+        ends_at = claimed.sent_at + self._options.lease_seconds
+        tries = 0
+        while boottime() < ends_at and not (self._draining.is_set() and tries >= PASS_ON_TRIES):
+            reply = exchange.post(f"/api/agents/runs/{run_id}/release", body)
+            if reply.ok or (reply.code is not None and reply.status in (400, 404, 409)):
+                break
+            tries += 1
+            self._pause(tries, reply)
+        self._screen.say(f"{claimed.run['lane_key']}: given back unworked, as the agent rests")
 
     def _work(self, exchange: Exchange, claimed: Claimed) -> None:
         attempt = Attempt(
@@ -294,6 +318,10 @@ class Fleet:
             if found is not None or trouble is None:
                 return found
         return None
+
+    def _is_at_rest(self) -> bool:
+        """Whether the agent can be given no lane now."""
+        return self._rest.left > 0 or (self._rest.login_in_doubt and self._is_logged_out())
 
     def _login_check(self) -> Agent | None:
         """The agent, if it is known and can be asked whether it is logged in."""

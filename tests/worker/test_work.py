@@ -120,6 +120,20 @@ def test_a_usage_limit_gives_the_lane_back_uncounted_and_lets_the_worker_rest(la
     assert lanes.run(other)["attempt"] == 0
 
 
+def test_a_claim_that_waited_since_before_a_limit_gives_no_lane_to_the_agent(lanes: Lanes, worker: Worker) -> None:
+    (limited,) = lanes.add("limit", labels={"for": "waits"})
+    limit = {**RESULT, "is_error": True, "api_error_status": 429, "result": "You've hit your usage limit."}
+    slow = python("import sys, time\ntime.sleep(3)\nprint(sys.argv[1])", json.dumps(limit))
+    worker.start("--label", "for=waits", "--parallel", "2", "--agent", "claude", "--", *slow)
+    wait_for(lambda: "no lane is claimed for" in worker.said(), "the worker's word on its rest")
+    (late,) = lanes.add("late", labels={"for": "waits"})
+    wait_for(lambda: "late: given back unworked" in worker.said(), "the lane given back")
+    run = lanes.run(late)
+    assert (run["state"], run["attempt"], run["failures"], run["not_before"]) == ("released", 1, 0, None)
+    assert [event["type"] for event in lanes.events(late)] == ["claimed", "released"]
+    assert lanes.run(limited)["failures"] == 0
+
+
 def test_a_success_command_must_pass(lanes: Lanes, worker: Worker) -> None:
     (run_id,) = lanes.add("check", labels={"for": "check"})
     arguments = ("--once", "--label", "for=check", "--success", "echo 2 tests failed; exit 1", "--")
