@@ -23,7 +23,7 @@ from typing import Any, Final, Literal, Protocol, TypeVar, cast
 from heartlane.client.call import Call
 from heartlane.client.calls import raw_report
 from heartlane.client.errors import ApiError, HeartlaneError, LaneLost
-from heartlane.client.lease import Lease, Meaning, Standing, meaning
+from heartlane.client.lease import OTHERS_EVENTS, Lease, Meaning, Standing, meaning
 from heartlane.client.outbox import Outbox, Report
 from heartlane.client.retry import may_be_done
 from heartlane.lanes.run import FINISHED_STATES, HELD_STATES
@@ -313,12 +313,18 @@ class Keeper:
             try:
                 async with aclosing(self._sender.stream(self.run.id, after=self.run.event_count)) as told:
                     async for each in told:
-                        if isinstance(each, RunObject) and self._is_news(each):
+                        if self._is_news(each):
                             self.hurry()
             except HeartlaneError as error:
                 log.info("run %s can't be followed now, reports go on: %s", self.run.id, error)
             await asyncio.sleep(FOLLOW_AGAIN_SECONDS * (0.5 + self._sender.chance() / 2))
 
-    def _is_news(self, run: RunObject) -> bool:
-        ours = run.attempt == self.attempt and run.worker_id == self.worker_id and run.state in HELD_STATES
-        return not ours or (run.state == "paused") != self.paused
+    def _is_news(self, told: RunObject | EventObject) -> bool:
+        """Whether the next report may be answered otherwise than the last one was.
+
+        A run that its project's budget holds still looks like any other: of that only the log tells.
+        """
+        if not isinstance(told, RunObject):
+            return told.type in OTHERS_EVENTS
+        ours = told.attempt == self.attempt and told.worker_id == self.worker_id and told.state in HELD_STATES
+        return not ours or (told.state == "paused" and not self.paused)

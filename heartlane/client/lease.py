@@ -31,6 +31,21 @@ RETRY_PART_MAX: Final = 0.05
 CLAIM_CODES: Final = frozenset({"CLAIM_HELD_BY_OTHER", "CLAIM_LOST", "NOT_CLAIMED", "STALE_ATTEMPT", "RUN_FINISHED"})
 """What a 409 says when the claim isn't ours. Nothing else ever ends a lane: no 404, 429, 5xx, page of a proxy."""
 REFUSED_STATUSES: Final = frozenset({400, 413, 415})
+OTHERS_EVENTS: Final = frozenset(
+    {
+        "paused",
+        "resumed",
+        "budget_held",
+        "budget_lifted",
+        "cancelled",
+        "released",
+        "lease_expired",
+        "retried",
+        "claimed",
+    }
+)
+"""Types of events in a run's log that somebody else than its holder writes, and after which a report may be answered
+otherwise than the one before."""
 
 
 class Standing(StrEnum):

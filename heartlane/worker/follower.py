@@ -10,14 +10,10 @@ import random
 import threading
 from typing import Final
 
+from heartlane.client.lease import OTHERS_EVENTS
 from heartlane.worker.exchange import Exchange, Stream
 from heartlane.worker.keeper import Keeper
 
-NEWS: Final = frozenset(
-    {"paused", "resumed", "budget_held", "budget_lifted"}
-    | {"cancelled", "released", "lease_expired", "retried", "claimed"}
-)
-"""Types of events that somebody else than the worker writes."""
 RETRY_SECONDS: Final = 2.0
 NO_STREAM_SECONDS: Final = 60.0
 
@@ -61,5 +57,5 @@ class Follower:
                 self._last = event_id
             if self._closing.is_set():
                 return
-            if event in NEWS:
+            if event in OTHERS_EVENTS:
                 self._keeper.ask_now()

@@ -131,6 +131,27 @@ def test_an_operator_is_heard_within_a_second(server: ServerProcess, verb: str) 
     assert best < 1.0
 
 
+def test_a_budget_that_is_used_up_is_heard_within_a_second_or_so(server: ServerProcess) -> None:
+    with client_of(server) as client:
+        run_id, other = make_runs(client, 2)
+        project_id = client.read_run(run_id).project_id
+        client.set_budget(project_id, usd_total=1)
+        with client.claim(run_id, lease_seconds=3600) as lane:
+            wait_until(lambda: "heartlane_streams 1.0" in client.metrics(), "the lane is followed")
+            client.claim_run(other, "spends")
+            client.report(other, "spends", events=[{"type": "heartbeat", "payload": {"usage": {"cost_usd": 2}}}])
+            # The server looks once a second; no renewal is due for twenty minutes.
+            assert lane.pause_event.wait(SECONDS)
+            assert (lane.paused, lane.should_stop) == (True, False)
+            asked = client.read_run(run_id).last_heartbeat
+            client.let_go_on(project_id, hours=1)
+            lane.checkpoint()
+            heard = client.read_run(run_id).last_heartbeat
+            assert asked is not None
+            assert heard is not None
+            assert heard > asked
+
+
 def test_a_server_that_is_killed_costs_a_lane_nothing(server: ServerProcess) -> None:
     with client_of(server) as client:
         (run_id,) = make_runs(client)

@@ -44,6 +44,11 @@ def started(lanes: Lanes, run_id: str) -> int:
     return int(wait_for(lambda: [line for line in lanes.lines(run_id) if line.isdigit()], "the agent's first line")[0])
 
 
+def process_state(pid: int) -> str:
+    """The letter that the system gives the state of a process; `T`: it is held still."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
 def test_a_command_ships_its_lane_and_everything_it_printed_is_there(lanes: Lanes, worker: Worker) -> None:
     (run_id,) = lanes.add("plain", labels={"for": "plain"})
     script = (
@@ -159,13 +164,38 @@ def test_pause_resume_and_cancel_reach_the_agent(lanes: Lanes, worker: Worker) -
     pid = started(lanes, run_id)
 
     lanes.steer(run_id, "pause")
-    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T", "a frozen agent", 2.0)
+    wait_for(lambda: process_state(pid) == "T", "a frozen agent", 2.0)
     lanes.steer(run_id, "resume")
-    wait_for(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "T", "a thawed agent", 2.0)
+    wait_for(lambda: process_state(pid) != "T", "a thawed agent", 2.0)
     lanes.steer(run_id, "cancel")
     wait_for(lambda: not alive(pid), "an ended agent", 6.0)
     assert worker.wait() == CODE_OF["lane_lost"]
     assert lanes.run(run_id)["state"] == "failed"
+
+
+def test_a_budget_that_is_used_up_holds_the_agent_still_until_a_person_lets_it_go_on(
+    lanes: Lanes, worker: Worker
+) -> None:
+    run_id, other = lanes.add("held", "spends", labels={"for": "budget"})
+    quiet = "import os, time\nprint(os.getpid(), flush=True)\ntime.sleep(600)"
+    worker.start("--once", "--label", "for=budget", "--lease", "600", "--", *python(quiet))
+    pid = started(lanes, run_id)
+    budget = f"/api/projects/{lanes.project}/budget"
+    lanes.http.put(budget, json={"usd_total": 1}).raise_for_status()
+    # The worker itself is long not due a report when somebody else's lane uses the budget up.
+    lanes.steer(other, "claim", worker_id="spends")
+    spent = [{"type": "heartbeat", "payload": {"usage": {"cost_usd": 1.5}}}]
+    lanes.steer(other, "events", worker_id="spends", events=spent)
+    try:
+        lanes.wait(run_id, lambda run: run["needs_attention"] == "budget")
+        wait_for(lambda: process_state(pid) == "T", "a frozen agent", 2.0)
+    finally:
+        lanes.http.put(budget, json={}).raise_for_status()
+    lanes.wait(run_id, lambda run: run["needs_attention"] is None)
+    wait_for(lambda: process_state(pid) != "T", "a thawed agent", 2.0)
+    lanes.steer(other, "cancel")
+    lanes.steer(run_id, "cancel")
+    assert worker.wait() == CODE_OF["lane_lost"]
 
 
 def test_an_agent_whose_lane_an_operator_takes_is_ended(lanes: Lanes, worker: Worker) -> None:
