@@ -32,7 +32,7 @@ OVER: Final = {
     "ok": ("budget_80", "budget_100"),
     "warned": ("budget_100",),
     "exceeded": (),
-    "waived": (),
+    "waived": ("budget_100",),
 }
 """State → the kinds of notices whose condition is gone in it."""
 NOT_TOLD: Final = ""
@@ -171,24 +171,35 @@ async def _ids(store: Store, query: Any) -> list[str]:
 
 
 async def mark_told(store: Store, project_id: str, standing: Standing) -> bool:
-    """The verdict is carried out: tell people, wake waiting claims. False where it has changed meanwhile."""
+    """The verdict is carried out: tell people, wake waiting claims.
+
+    False where it has changed meanwhile, or another server has done so.
+    """
     state = standing.verdict.state
     async with store.writing() as tx:
-        marked = await tx.conn.execute(
-            update(budgets).where(budgets.c.project_id == project_id, budgets.c.state == state).values(told=state)
-        )
+        untold = (budgets.c.project_id == project_id, budgets.c.state == state, budgets.c.told != state)
+        marked = await tx.conn.execute(update(budgets).where(*untold).values(told=state))
         if marked.rowcount == 0:
             return False
         account_id = (
             await tx.conn.execute(select(projects.c.billing_account_id).where(projects.c.id == project_id))
         ).scalar_one()
         kind = NOTICE_KINDS.get(state)
-        # Other ceilings are another episode: who raised one wants to hear when that is used up as well.
-        ceilings = ":".join("-" if ceiling is None else str(ceiling) for ceiling in standing.budget[:4])
-        key = f"{kind}:{standing.budget.day}:{ceilings}"
         if kind is not None and standing.verdict.words is not None:
-            await add_notices(tx, [Notice(kind, key, account_id, project_id, standing.verdict.words)])
+            notice = Notice(kind, _episode(kind, standing), account_id, project_id, standing.verdict.words)
+            await add_notices(tx, [notice])
         await close_by_kind(tx, project_id, OVER[state])
         if not standing.verdict.shut:
             tx.announce([Opening(account_id, project_id, ANY_ROLE, "", OPENED_LANES)])
         return True
+
+
+def _episode(kind: str, standing: Standing) -> str:
+    """The key of a notice. Other ceilings are another episode, for who raised one wants to hear when that is used up as
+    well; so is what stands again after a person let it go on. A ceiling in all isn't told again with each day.
+    """
+    budget = standing.budget
+    ceilings = ":".join("-" if ceiling is None else str(ceiling) for ceiling in budget[:4])
+    day = "in all" if standing.verdict.reopens_at is None else budget.day
+    waived = "" if budget.waived_until is None else budget.waived_until.isoformat()
+    return f"{kind}:{day}:{ceilings}:{waived}"

@@ -170,6 +170,57 @@ async def test_a_budget_that_is_used_up_pauses_and_goes_on_by_a_persons_word(har
     assert kinds.count("budget_held") == kinds.count("budget_lifted") == 1
 
 
+async def open_notices(harness: Harness, project_id: str) -> list[str]:
+    query = {"project_id": project_id, "open": "true"}
+    notices = (await harness.viewer.get("/api/agents/notices", params=query)).json()["notices"]
+    return sorted(notice["kind"] for notice in notices)
+
+
+async def test_each_time_that_a_budget_is_used_up_is_told_once_and_closed_when_it_is_over(harness: Harness) -> None:
+    (run,) = await harness.approved(1)
+    project_id = run["project_id"]
+    await harness.claim(run["id"], lease_seconds=3600)
+    spent = 0.0
+
+    async def spend(usd: float) -> None:
+        nonlocal spent
+        spent += usd
+        await harness.report(run["id"], events=used(cost_usd=spent))
+        for _ in range(3):
+            await harness.take_back.round()
+
+    async def told() -> list[str]:
+        found = (await harness.viewer.get("/api/agents/notices", params={"project_id": project_id})).json()["notices"]
+        return [notice["text"] for notice in found]
+
+    await budget(harness, project_id, usd_total=10)
+    await spend(10)
+    assert await open_notices(harness, project_id) == ["budget_100"]
+    # Raised on the same day: what holds no more is closed, and the new ceiling is told of by itself.
+    await budget(harness, project_id, usd_total=12)
+    await harness.take_back.round()
+    assert await open_notices(harness, project_id) == ["budget_80"]
+    await spend(2)
+    assert await open_notices(harness, project_id) == ["budget_100", "budget_80"]
+    assert len(await told()) == 3
+    # A person lets it go on for an hour; after that it stands again, and people are told again.
+    await harness.operator.post(f"/api/projects/{project_id}/budget/go-on", json={"hours": 0.5})
+    await harness.take_back.round()
+    assert "budget_100" not in await open_notices(harness, project_id)
+    harness.store.clock.advance(1801)
+    await spend(0)
+    assert len(await told()) == 4
+    assert "budget_100" in await open_notices(harness, project_id)
+    # Raised days later, it closes what was told then.
+    for _ in range(3):
+        harness.store.clock.advance(DAY)
+        await harness.take_back.round()
+    assert len(await told()) == 4
+    await budget(harness, project_id, usd_total=1000)
+    await harness.take_back.round()
+    assert await open_notices(harness, project_id) == []
+
+
 async def test_a_new_day_lets_a_project_go_on(harness: Harness) -> None:
     runs = await harness.approved(2)
     project_id = runs[0]["project_id"]
