@@ -31,10 +31,10 @@ BUDGET_COLUMNS: Final = (
 )
 VERDICT_COLUMNS: Final = ("state", "words", "reopens_at")
 
+LIMITED_QUERY: Final = "SELECT id FROM projects WHERE billing_account_id {accounts} AND limited ORDER BY id {lock}"
 LIMITS_QUERY: Final = f"""
 SELECT p.id, {", ".join(f"p.{name}" for name in CAPS_COLUMNS)}, {", ".join(f"b.{name}" for name in BUDGET_COLUMNS)}
-FROM projects AS p LEFT JOIN budgets AS b ON b.project_id = p.id
-WHERE p.billing_account_id {{accounts}} AND p.limited ORDER BY p.id {{lock}}
+FROM projects AS p LEFT JOIN budgets AS b ON b.project_id = p.id WHERE {{wanted}} ORDER BY p.id
 """
 """`waived_until` comes last, the only time."""
 ACTIVE_QUERY: Final = """

@@ -28,7 +28,16 @@ from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Of
 from heartlane.store.clock import Clock
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.feed import CHANNEL, encode
-from heartlane.store.gates import ACTIVE_QUERY, LIMITS_QUERY, UPDATE_BUDGET, Limits, Probe, budget_row, by_project
+from heartlane.store.gates import (
+    ACTIVE_QUERY,
+    LIMITED_QUERY,
+    LIMITS_QUERY,
+    UPDATE_BUDGET,
+    Limits,
+    Probe,
+    budget_row,
+    by_project,
+)
 from heartlane.store.ledger import Applied
 from heartlane.store.rows import PostgresRows
 from heartlane.store.run_batch import run_batch
@@ -114,7 +123,10 @@ PROBED_CANDIDATES: Final = _CANDIDATES.format(
     of_kind="r.project_id = kinds.project_id AND r.source = kinds.source",
 )
 
-LOCK_LIMITS: Final = LIMITS_QUERY.format(accounts="= ANY($1)", lock="FOR NO KEY UPDATE OF p")
+# What was waited for is read by a statement that begins once it is locked: the one that locks sees the other tables as
+# they were when it began.
+LOCK_LIMITED: Final = LIMITED_QUERY.format(accounts="= ANY($1)", lock="FOR NO KEY UPDATE")
+LIMITS: Final = LIMITS_QUERY.format(wanted="p.id = ANY($1)")
 ACTIVE: Final = ACTIVE_QUERY.format(projects="= ANY($1)")
 SOURCES: Final = "SELECT project_id, source FROM lane_sources WHERE billing_account_id = $1"
 
@@ -241,7 +253,9 @@ class PostgresBatch:
         return [row[0] for row in await self._connection.fetch(LABEL_KEYS, account_id)]
 
     async def lock_limits(self, account_ids: Sequence[str]) -> Sequence[Limits]:
-        return [Limits.of_row(tuple(row)) for row in await self._connection.fetch(LOCK_LIMITS, account_ids)]
+        limited = [row[0] for row in await self._connection.fetch(LOCK_LIMITED, account_ids)]
+        rows = await self._connection.fetch(LIMITS, limited) if limited else ()
+        return [Limits.of_row(tuple(row)) for row in rows]
 
     async def active(self, project_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:
         return by_project([tuple(row) for row in await self._connection.fetch(ACTIVE, project_ids)])

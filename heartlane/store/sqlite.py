@@ -81,7 +81,7 @@ WHERE r.not_before <= ? AND r.state IN ('queued', 'released') AND r.not_before I
 AND r.blockers_left = 0 AND r.billing_account_id = ?
 """
 
-LOCK_LIMITS: Final = LIMITS_QUERY.format(accounts="IN (SELECT value FROM json_each(?))", lock="")
+LIMITS: Final = LIMITS_QUERY.format(wanted="p.billing_account_id IN (SELECT value FROM json_each(?)) AND p.limited")
 ACTIVE: Final = ACTIVE_QUERY.format(projects="IN (SELECT value FROM json_each(?))")
 SOURCES: Final = "SELECT project_id, source FROM lane_sources WHERE billing_account_id = ?"
 
@@ -158,7 +158,7 @@ class SqliteBatch:
         return [key for (key,) in self._connection.execute(LABEL_KEYS, (account_id,))]
 
     async def lock_limits(self, account_ids: Sequence[str]) -> Sequence[Limits]:
-        rows = self._connection.execute(LOCK_LIMITS, (orjson.dumps(account_ids),)).fetchall()
+        rows = self._connection.execute(LIMITS, (orjson.dumps(account_ids),)).fetchall()
         return [Limits.of_row([*row[:-1], None if row[-1] is None else from_micros(row[-1])]) for row in rows]
 
     async def active(self, project_ids: Sequence[str]) -> Mapping[str, Mapping[tuple[str, str], int]]:

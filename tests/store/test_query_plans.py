@@ -84,7 +84,7 @@ async def test_a_claim_looks_at_the_head_of_the_queue_and_at_what_is_due(store: 
 
 
 async def test_what_bounds_a_project_is_found_by_its_own_index(store: Store) -> None:
-    assert "projects_limited_idx" in plan(store, sqlite.LOCK_LIMITS, ('["a"]',))
+    assert "projects_limited_idx" in plan(store, sqlite.LIMITS, ('["a"]',))
     assert "runs_active_idx" in plan(store, sqlite.ACTIVE, ('["a"]',))
 
 
