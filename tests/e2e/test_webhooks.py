@@ -82,6 +82,55 @@ async def test_a_server_that_is_killed_before_it_has_sent_loses_nothing(database
         assert text not in server.log()
 
 
+async def test_a_report_that_crosses_a_budget_reaches_the_webhook_once_for_each_ceiling(
+    database_url: str, tmp_path: Path
+) -> None:
+    server = server_on(database_url, tmp_path)
+    token = await new_token(database_url)
+    with closing(server):
+        await server.start_beside()
+        async with Receiver() as receiver, client_of(server.url, token) as client:
+            project_id, _, secret = await project_with_hook(client, receiver.url(), "notice.*")
+            run_ids = await runs_of(client, project_id, 3)
+            ceilings = await client.put(f"/api/projects/{project_id}/budget", json={"tokens_per_day": 1000})
+            assert ceilings.status_code == 200, ceilings.text
+            await asyncio.gather(*(claim(client, run_id, "w1") for run_id in run_ids))
+
+            async def use(tokens: int) -> list[Any]:
+                """What all have heard by then of lanes that use as many each; it is asked again and again."""
+                events = [{"type": "heartbeat", "payload": {"usage": {"input_tokens": tokens}}}]
+                reports = (
+                    post(client, f"/api/agents/runs/{run_id}/events", worker_id="w1", events=events)
+                    for run_id in run_ids
+                )
+                return [answer["directive"] for answer in await asyncio.gather(*reports)]
+
+            await use(270)
+            await until(lambda: types_of(receiver) == ["notice.budget_80"], "80 % is told", 30)
+            await use(340)
+
+            async def all_held() -> bool:
+                return await use(340) == ["pause"] * 3
+
+            await until(all_held, "all are told to pause", 30)
+            await until(lambda: len(receiver.got()) >= 2, "100 % is told", 30)
+            await use(350)
+            await post(client, f"/api/projects/{project_id}/budget/go-on", hours=1)
+
+            async def all_go_on() -> bool:
+                return await use(350) == ["continue"] * 3
+
+            await until(all_go_on, "all go on", 30)
+            assert types_of(receiver) == ["notice.budget_80", "notice.budget_100"]
+            words = [Webhook(secret).verify(each.body, dict(each.headers)) for each in receiver.got()]
+            assert "1,020 tokens of 1,000 tokens today" in words[1]["data"]["notice"]["text"]
+        assert server.stop() == 0
+
+
+def types_of(receiver: Receiver) -> list[str]:
+    return [each.json["type"] for each in receiver.got()]
+
+
 def told_of(receiver: Receiver) -> set[Any]:
     return {each.json["data"]["run"]["id"] for each in receiver.got()}
 
