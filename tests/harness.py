@@ -56,7 +56,8 @@ class Harness:
         self.store = context.store
         self.app = make_app(context, make_router())
         self.take_back = TakeBackLoop(context.store, context.metrics, 0.5)
-        sender = Sender(context.vault, context.settings.webhooks_allow, attempt_seconds=1.0)
+        settings = context.settings
+        sender = Sender(context.vault, settings.webhooks_allow, board_url=settings.public_url, attempt_seconds=1.0)
         self.courier = Courier(context.store, sender)
         self.watch = Watch(context.store)
         self._clients: list[httpx.AsyncClient] = []

@@ -37,18 +37,29 @@ _CONTROLS: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u2
 _MARKUP: Final = re.compile(r"([\\*_~`|>#\[\]()<@:-])")
 
 
-def body_for(kind: str, body: str) -> str:
-    """The body of a delivery in a webhook's format; `body` is the one of the format `standard`."""
+def body_for(kind: str, body: str, board_url: str | None = None) -> str:
+    """The body of a delivery in a webhook's format; `body` is the one of the format `standard`.
+
+    board_url   where people reach the board: messages end with a link to what they are about. None: without one
+    """
     if kind == "standard":
         return body
     news = json.loads(body)
     if kind == "slack":
-        return _dump({"text": _message(news, _slack, "*", lambda url: f"<{_slack(url)}>"), "unfurl_links": False})
-    text = _message(news, _discord, "**", lambda url: f"<{url}>")
-    return _dump({"content": text[:CONTENT_MAX], "allowed_mentions": {"parse": []}})
+        text, place = _message(news, _slack, "*", lambda url: f"<{_slack(url)}>", board_url)
+        return _dump({"text": text + place, "unfurl_links": False})
+    text, place = _message(news, _discord, "**", lambda url: f"<{url}>", board_url)
+    return _dump({"content": text[: CONTENT_MAX - len(place)] + place, "allowed_mentions": {"parse": []}})
 
 
-def _message(news: Mapping[str, Any], safe: Callable[[str], str], bold: str, link: Callable[[str], str]) -> str:
+def _message(
+    news: Mapping[str, Any],
+    safe: Callable[[str], str],
+    bold: str,
+    link: Callable[[str], str],
+    board_url: str | None,
+) -> tuple[str, str]:
+    """The text, and the line that leads to the board, "" for none."""
     kind, data = news["type"], news["data"]
     project = safe(_line(data["project"]["name"]))
     if "run" in data:
@@ -70,7 +81,20 @@ def _message(news: Mapping[str, Any], safe: Callable[[str], str], bold: str, lin
         lines = [f"{bold}{project}{bold}: {safe(_line(data['notice']['text'], 1_000))}"]
     else:
         lines = [f"{bold}{project}{bold}: {NEWS_TYPES.get(kind, kind).partition('.')[0]}: it works."]
-    return "\n".join(lines)
+    place = "" if board_url is None else "\n" + link(board_url + _page_of(data))
+    return "\n".join(lines), place
+
+
+def _page_of(data: Mapping[str, Any]) -> str:
+    """The page of the board that shows what a message is about."""
+    about = data.get("notice", {})
+    run_id = data["run"]["id"] if "run" in data else about.get("run_id")
+    plan_id = data["plan"]["id"] if "plan" in data else about.get("plan_id")
+    if run_id is not None:
+        return f"/lanes/{run_id}"
+    if plan_id is not None:
+        return f"/plans/{plan_id}"
+    return "/notices" if about else "/"
 
 
 def _about(run: Mapping[str, Any], project: str, safe: Callable[[str], str]) -> str:

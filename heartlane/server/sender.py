@@ -53,11 +53,20 @@ def signatures(delivery_id: str, at: datetime, body: str, secrets: list[str]) ->
 class Sender:
     """Sends deliveries. For one event loop.
 
+    board_url           where people reach the board, for messages that link to it; None: unknown
     attempt_seconds     limit on one attempt
     """
 
-    def __init__(self, vault: Vault, allowed: Allowed, *, attempt_seconds: float = ATTEMPT_SECONDS) -> None:
+    def __init__(
+        self,
+        vault: Vault,
+        allowed: Allowed,
+        *,
+        board_url: str | None = None,
+        attempt_seconds: float = ATTEMPT_SECONDS,
+    ) -> None:
         self._vault = vault
+        self._board_url = board_url
         self._seconds = attempt_seconds
         self._guard = Guard(allowed)
         self._redactor = Redactor()
@@ -96,7 +105,7 @@ class Sender:
 
     async def _exchange(self, delivery: Delivery, now: datetime) -> tuple[int, str, float | None]:
         url = self._vault.open(delivery.url_sealed)
-        body = body_for(delivery.format, delivery.body)
+        body = body_for(delivery.format, delivery.body, self._board_url)
         headers = [
             ("content-type", "application/json"),
             ("user-agent", f"Heartlane/{__version__}"),

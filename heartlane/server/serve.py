@@ -92,7 +92,7 @@ async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
             raise CannotStart(str(error)) from error
         context = make_context(settings, store)
         take_back = TakeBackLoop(store, context.metrics, settings.take_back_seconds)
-        courier = Courier(store, Sender(context.vault, settings.webhooks_allow))
+        courier = Courier(store, Sender(context.vault, settings.webhooks_allow, board_url=settings.public_url))
         watch = Watch(store)
         try:
             take_back.start()

@@ -11,9 +11,12 @@ import pytest
 from sqlalchemy import select
 from standardwebhooks import Webhook, WebhookVerificationError
 
+from heartlane.server.settings import load_settings
 from heartlane.store.columns import metadata
 from heartlane.store.notices import Notice, add_notices
+from heartlane.store.store import Store
 from heartlane.wire.news import DeliveryAnswer, DeliveryList, WebhookAnswer, WebhookList, WebhookWithSecret
+from tests.conftest import SECRET_KEY
 from tests.harness import Harness, assert_error
 from tests.receiver import Answer, Received, Receiver, break_off, endless, hang, status, trickle
 
@@ -271,6 +274,31 @@ async def test_slack_and_discord_get_one_message_that_mentions_nobody(
     await harness.deliver()
     assert receiver.got("/services/T0/B0/token")[-1].json[field].endswith("it works.")
     assert_error(await harness.admin.post(f"{hook.path}/secret"), 400, "INVALID_REQUEST")
+
+
+@pytest.mark.parametrize(("kind", "field"), [("slack", "text"), ("discord", "content")])
+async def test_a_message_leads_to_its_page_of_the_board_where_that_is_known(
+    store: Store, receiver: Receiver, kind: str, field: str
+) -> None:
+    settings = {"database": "sqlite:///unused", "secret_key": SECRET_KEY, "webhooks_allow": "127.0.0.1"}
+    harness = await Harness.start(store, load_settings({**settings, "public_url": "https://lanes.example.com/"}))
+    hook = await hook_of(harness, receiver.url("/services/T0/B0/token"), format=kind)
+    (run,) = await harness.approved(project_id=hook.project_id, max_failures=1)
+    await harness.claim(run["id"])
+    long = "#" * 5_000
+    await harness.report(run["id"], events=[{"type": "error", "payload": {"message": long, "fatal": True}}])
+    project = await harness.admin.get(f"/api/projects/{hook.project_id}")
+    account = project.json()["project"]["billing_account_id"]
+    async with harness.store.writing() as tx:
+        notice = Notice("budget_80", "b", account, hook.project_id, "#" * 1_000)
+        await add_notices(tx, [notice])
+    await harness.deliver()
+    texts = [each.json[field] for each in receiver.got("/services/T0/B0/token")]
+    assert all(len(text) <= 2_000 for text in texts)
+    places = {text.rpartition("\n")[2] for text in texts}
+    board = "https://lanes.example.com"
+    assert places == {f"<{board}/plans/{run['plan_id']}>", f"<{board}/lanes/{run['id']}>", f"<{board}/notices>"}
+    await harness.close()
 
 
 # --- attempts -----------------------------------------------------------------------------------------------------
