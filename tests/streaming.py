@@ -103,6 +103,11 @@ class Stream:
         with suppress(TimeoutError):
             raise AssertionError(await self.next(seconds))
 
+    async def quiet_of(self, event: str, seconds: float) -> None:
+        """Nothing of that kind comes for so long."""
+        with suppress(TimeoutError):
+            raise AssertionError(await self.until(lambda told: told.event == event, seconds))
+
     def events(self) -> list[dict[str, Any]]:
         """The events of the log that were told so far, in order."""
         return [told.data for told in self.all if told.id is not None]

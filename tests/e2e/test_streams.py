@@ -1,4 +1,4 @@
-"""Streams of a run through real servers: how soon, over a crash, through another replica, and at a shutdown."""
+"""Streams of a run and of a project through real servers: how soon, over a crash, at another replica, at a shutdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx
 
-from tests.e2e.fleet import claim, client_of, make_runs, post, read_events
+from tests.e2e.fleet import claim, client_of, get, make_runs, post, read_events
 from tests.e2e.server_process import ServerProcess, closing, until
 from tests.streaming import connected
 
@@ -115,6 +115,59 @@ async def test_resumed_after_a_crash_without_gap_or_double(server: ServerProcess
             collected += stream.events()
         assert collected == events
         assert len(events) > 30
+
+
+async def test_the_stream_of_a_project_goes_on_after_a_crash_without_gap_or_double(server: ServerProcess) -> None:
+    stopping = asyncio.Event()
+
+    async def keep_reporting(client: httpx.AsyncClient, run_id: str) -> None:
+        number = 0
+        while not stopping.is_set():
+            number += 1
+            events = [{"type": "action", "payload": {"n": number, "i": i}} for i in range(number % 3 + 1)]
+            body = {"worker_id": "w1", "seq": number, "events": events, "phase": f"p{number}"}
+            while True:
+                try:
+                    response = await client.post(f"/api/agents/runs/{run_id}/events", json=body)
+                except httpx.TransportError:
+                    await asyncio.sleep(0.05)
+                    continue
+                assert response.status_code in (200, 503), response.text
+                if response.status_code == 200:
+                    break
+
+    async with client_of(server.url, server.make_token()) as client:
+        run_ids = await make_runs(client, 3)
+        project_id = (await get(client, f"/api/agents/runs/{run_ids[0]}"))["run"]["project_id"]
+        async with connected(client, None, project_id=project_id) as stream:
+            last = (await stream.until(lambda told: told.event == "reset")).id
+            assert last is not None
+        await asyncio.gather(*(claim(client, run_id, "w1", lease_seconds=3600) for run_id in run_ids))
+        reporting = [asyncio.create_task(keep_reporting(client, run_id)) for run_id in run_ids]
+        collected: list[dict[str, Any]] = []
+        for _ in range(2):
+            async with connected(client, None, last=last, project_id=project_id) as stream:
+                for _ in range(30):
+                    await stream.until(lambda told: told.event == "event")
+                await asyncio.to_thread(server.kill)
+                async with asyncio.timeout(15):
+                    await stream.ended.wait()
+                collected += stream.told_events()
+                last = stream.last_id
+                assert all(told.event != "reset" for told in stream.all)
+            await server.start_beside()
+        stopping.set()
+        await asyncio.gather(*reporting)
+        logs = {run_id: await read_events(client, run_id) for run_id in run_ids}
+        async with connected(client, None, last=last, project_id=project_id) as stream:
+            while len(collected) + len(stream.told_events()) < sum(map(len, logs.values())):
+                await stream.until(lambda told: told.event == "event")
+            await stream.quiet_of("event", 0.3)
+            collected += stream.told_events()
+        for run_id, log in logs.items():
+            assert [event for event in collected if event["run_id"] == run_id] == [
+                {"run_id": run_id, **event} for event in log
+            ]
 
 
 async def test_streams_end_with_the_server_and_do_not_hold_it_up(server: ServerProcess) -> None:
