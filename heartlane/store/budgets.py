@@ -7,6 +7,7 @@ out.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
@@ -14,6 +15,7 @@ from sqlalchemy import func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.limits import Budget, OnExceeded, Verdict, next_day, on_day, verdict
+from heartlane.lanes.usage import MICROS
 from heartlane.store import audit
 from heartlane.store.audit import Actor
 from heartlane.store.batch import ANY_ROLE, OPENED_LANES, Opening
@@ -112,15 +114,22 @@ async def _change(
         object_id=project.id,
         object_name=project.name,
         details={
-            "before": {name: _plain(old) for name, (old, _) in said.items()},
-            "after": {name: _plain(new) for name, (_, new) in said.items()},
+            "before": _as_answered({name: old for name, (old, _) in said.items()}),
+            "after": _as_answered({name: new for name, (_, new) in said.items()}),
         },
     )
     return standing
 
 
-def _plain(value: Any) -> Any:
-    return value.isoformat() if isinstance(value, datetime) else value
+def _as_answered(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of a budget by the names, and in the units, that the API has for them."""
+    names = {"usd_day": "usd_per_day", "tokens_day": "tokens_per_day"}
+    answered: dict[str, Any] = {}
+    for name, value in values.items():
+        plain: Any = value.isoformat() if isinstance(value, datetime) else value
+        is_money = name.startswith("usd_") and value is not None
+        answered[names.get(name, name)] = plain / MICROS if is_money else plain
+    return answered
 
 
 class Due(NamedTuple):

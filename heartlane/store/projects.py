@@ -168,8 +168,17 @@ async def _record(
         object_type="project",
         object_id=project.id,
         object_name=project.name,
-        details=details,
+        details={when: _as_answered(values) for when, values in details.items()},
     )
+
+
+def _as_answered(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Columns of a project by the names that the API has for them."""
+    return {
+        name.removesuffix("_json"): json.loads(value) if name.endswith("_json") else value
+        for name, value in values.items()
+        if name != "limited"
+    }
 
 
 async def create_milestone(tx: WriteTransaction, project_id: str, values: Mapping[str, Any]) -> Milestone:

@@ -274,4 +274,8 @@ async def test_who_changed_a_budget_is_written_down(harness: Harness) -> None:
     await budget(harness, project["id"], usd_per_day=5)
     entries = (await harness.admin.get("/api/audit", params={"project_id": project["id"]})).json()["entries"]
     entry = next(entry for entry in entries if entry["action"] == "budget.changed")
-    assert (entry["details"]["before"]["usd_day"], entry["details"]["after"]["usd_day"]) == (None, 5_000_000)
+    assert (entry["details"]["before"]["usd_per_day"], entry["details"]["after"]["usd_per_day"]) == (None, 5.0)
+    assert "tokens_per_day" in entry["details"]["after"]
+    await harness.admin.patch(f"/api/projects/{project['id']}", json={"max_active_by_role": {"qa": 1}})
+    (changed,) = (await harness.admin.get("/api/audit", params={"action": "project.changed"})).json()["entries"]
+    assert changed["details"] == {"before": {"max_active_by_role": {}}, "after": {"max_active_by_role": {"qa": 1}}}
