@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
 from heartlane.cli.api import LIMIT, All, Limit, ProjectOption, connected
-from heartlane.cli.output import AsJson, Column, Format, Output, Row, chosen, note, short_id, show_list, since
+from heartlane.cli.output import AsJson, Column, Format, Output, Row, chosen, short_id, show_list, since
+from heartlane.cli.results import show_results, tried
 from heartlane.client import news_calls
 from heartlane.wire.news import NoticeKindName
 
@@ -66,9 +67,19 @@ def list_notices(
 @app.command()
 def dismiss(
     notices: Annotated[list[str], typer.Argument(metavar="NOTICE…", help="Their ids, or parts of them.")],
+    *,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
 ) -> None:
     """Close notices by hand: they are not told again."""
     with connected() as api:
-        for each in [api.notice_id(notice) for notice in notices]:
-            api.ask(news_calls.dismiss_notice(each))
-        note(f"Dismissed: {len(notices)}")
+
+        def close(notice: str) -> dict[str, Any]:
+            return dict(api.ask(news_calls.dismiss_notice(api.notice_id(notice)))["notice"])
+
+        show_results(
+            (tried(notice, lambda: close(notice)) for notice in notices),  # noqa: B023 - called at once
+            "notice",
+            lambda notice: f"{short_id(notice['id'])} ({notice['kind']}): {_standing(notice)}",
+            chosen(output, as_json),
+        )

@@ -8,7 +8,20 @@ import typer
 
 from heartlane.cli.api import LIMIT, All, Api, Limit, connected, is_part_of_id
 from heartlane.cli.errors import CODE_OF, CommandError
-from heartlane.cli.output import AsJson, Column, Format, Output, Row, chosen, note, one_line, short_id, show_list, since
+from heartlane.cli.output import (
+    AsJson,
+    Column,
+    Format,
+    Output,
+    Row,
+    chosen,
+    note,
+    one_line,
+    short_id,
+    show_list,
+    show_one,
+    since,
+)
 from heartlane.client import people_calls
 
 app = typer.Typer(
@@ -62,10 +75,18 @@ def list_(
 @app.command()
 def revoke(
     session: Annotated[str, typer.Argument(metavar="ID", help="The session's id, or the beginning or end of it.")],
+    *,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
 ) -> None:
     """Log a browser out, on every server within 2 seconds."""
+    how = chosen(output, as_json)
     with connected() as api:
-        ended = api.ask(people_calls.end_session(_session_id(api, session)))["session"]
+        answer = api.ask(people_calls.end_session(_session_id(api, session)))
+    if how is not Format.TABLE:
+        show_one("session", answer, (), how)
+        return
+    ended = answer["session"]
     note(f"Session {ended['id']} of {one_line(ended['token_name'])!r} is over ({_state(ended)}).")
 
 

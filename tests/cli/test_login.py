@@ -170,6 +170,8 @@ def test_sessions_are_seen_and_ended(server: Server) -> None:
     ended = here("sessions", "revoke", newest["id"][-8:], **variables)
     assert (ended.code, ended.out) == (0, "")
     assert "revoked" in ended.err
+    again = json.loads(here("sessions", "revoke", newest["id"], "--json", **variables).out)["session"]
+    assert (again["id"], again["end_reason"]) == (newest["id"], "revoked")
     assert newest["id"] not in here("sessions", "list", "--json", **variables).out
     assert newest["id"] in here("sessions", "list", "--over", "--json", **variables).out
     assert "there is no session" in assert_one_line(here("sessions", "revoke", "0000000000", **variables), NOT_FOUND)

@@ -150,6 +150,10 @@ def test_notices_are_listed_and_dismissed(site: Site) -> None:
     assert "lane_failed" in shown.out
     assert "\x1b" not in shown.out
     (notice,) = site.json("notices", "list", "--project", "Shop", "--kind", "lane_failed")["notices"]
-    assert site.call("notices", "dismiss", notice["id"][-8:]).code == 0
+    told = site.call("notices", "dismiss", notice["id"][-8:], "no-such", "--json")
+    assert told.code == 19, "one of the two went wrong"
+    (done, refused) = json.loads(told.out)["results"]
+    assert (done["notice"]["closed_by"], refused["error"]["code"]) == ("dismissed", "NOT_FOUND")
+    assert site.call("notices", "dismiss", notice["id"]).out == f"{notice['id'][-8:]} (lane_failed): dismissed\n"
     assert "Nothing needs a person." in site.call("notices", "list").err
     assert [each["closed_by"] for each in site.json("notices", "list", "--closed")["notices"]] == ["dismissed"]
