@@ -181,12 +181,14 @@ def test_a_budget_that_is_used_up_holds_the_agent_still_until_a_person_lets_it_g
     worker.start("--once", "--label", "for=budget", "--lease", "600", "--", *python(quiet))
     pid = started(lanes, run_id)
     budget = f"/api/projects/{lanes.project}/budget"
-    lanes.http.put(budget, json={"usd_total": 1}).raise_for_status()
-    # The worker itself is long not due a report when somebody else's lane uses the budget up.
-    lanes.steer(other, "claim", worker_id="spends")
-    spent = [{"type": "heartbeat", "payload": {"usage": {"cost_usd": 1.5}}}]
-    lanes.steer(other, "events", worker_id="spends", events=spent)
+    # The other tests' agents have spent of this project, too.
+    so_far = lanes.http.get(budget).raise_for_status().json()["budget"]["spent"]["usd_total"]
+    lanes.http.put(budget, json={"usd_total": so_far + 1}).raise_for_status()
     try:
+        # The worker itself is long not due a report when somebody else's lane uses the budget up.
+        lanes.steer(other, "claim", worker_id="spends")
+        spent = [{"type": "heartbeat", "payload": {"usage": {"cost_usd": 1.5}}}]
+        lanes.steer(other, "events", worker_id="spends", events=spent)
         lanes.wait(run_id, lambda run: run["needs_attention"] == "budget")
         wait_for(lambda: process_state(pid) == "T", "a frozen agent", 2.0)
     finally:
