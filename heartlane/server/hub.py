@@ -217,16 +217,14 @@ class Hub:
 
     async def _read_log(self) -> bool:
         """What has been added to the log; whether there is more."""
-        mask = 0
-        for topic in self._topics.values():
-            mask |= topic.mask & ALL_EVENTS
+        mask = self._events_wanted()
         new: dict[ScopeTopic, list[Message]] = {}
         size = 0
         async with self._store.reading() as conn:
             await self._horizon.before_reading(conn)
             rows = await read_log(conn, after=self._position, mask=mask, since=self._read_at)
             whole = await self._horizon.whole(conn, rows, self._position)
-            position = self._position
+            position, read_at = self._position, self._read_at
             for row in whole:
                 topics = self._topics_of(row.account_id, row.project_id)
                 if topics and row.types & ~HEARTBEAT:
@@ -236,15 +234,24 @@ class Hub:
                         size += len(message.data)
                         for topic in topics:
                             new.setdefault(topic, []).append(message)
-                position, self._read_at = row.position, row.recorded_at
+                position, read_at = row.position, row.recorded_at
                 if size > LOOK_BYTES_MAX:
                     break
-        self._position = position
+        if self._events_wanted() & ~mask:
+            return True  # a reader has begun meanwhile that wants what was not read: the same once more, with that
+        self._position, self._read_at = position, read_at
         for topic in self._topics.values():
             topic.place = max(topic.place, Place(position))
         for topic, messages in new.items():
             self._put(topic, messages)
         return self._horizon.waits or len(rows) == ROWS_AT_ONCE or (bool(whole) and position < whole[-1].position)
+
+    def _events_wanted(self) -> int:
+        """The types of events that any reader wants, as bits."""
+        mask = 0
+        for topic in self._topics.values():
+            mask |= topic.mask & ALL_EVENTS
+        return mask
 
     async def _tell_plans(self) -> None:
         due = list(self._due_plans)[:PLANS_AT_ONCE]

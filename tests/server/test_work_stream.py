@@ -212,6 +212,32 @@ async def test_heartbeats_and_leases_only_where_they_are_asked_for(harness: Harn
         assert all(told.event != "leases" for told in [*plain.all, *beats.all])
 
 
+async def test_what_only_a_new_reader_wants_is_not_missed_by_a_look_under_way(
+    harness: Harness, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await held_run(harness)
+    looking, go_on = asyncio.Event(), asyncio.Event()
+
+    async def slow(*arguments: Any, **named: Any) -> Any:
+        looking.set()
+        await go_on.wait()
+        return await read_log(*arguments, **named)
+
+    async with follow(harness) as plain:
+        await started(plain)
+        monkeypatch.setattr("heartlane.server.hub.read_log", slow)
+        await harness.report(run["id"], events=actions(1))
+        await looking.wait()  # this look doesn't ask for heartbeats, which nobody wants yet
+        async with follow(harness, heartbeats="true") as beats:
+            await started(beats)
+            await harness.report(run["id"], events=[{"type": "heartbeat", "payload": {"n": 2}}, *actions(3)])
+            go_on.set()
+            await beats.until(is_event(3))
+            assert [event["payload"]["n"] for event in beats.told_events()][-2:] == [2, 3]
+            await plain.until(is_event(3))
+            assert [event["payload"]["n"] for event in plain.told_events()] == [1, 3]
+
+
 async def test_only_messages_and_events_of_some_kinds(harness: Harness) -> None:
     run = await held_run(harness)
     kinds: dict[str, Any] = {"message": ["event"], "type": ["error", "phase_change"]}
