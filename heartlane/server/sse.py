@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from typing import Final, NamedTuple, Protocol
@@ -124,7 +125,7 @@ class Source(Protocol):
         """One page from the database of what came after `place`. Raises StoreError."""
 
 
-class Reader:
+class Reader(ABC):
     """One open stream; what it tells is its subclass's affair.
 
     trusted_until   until when (the event loop's time) its token counts as good; past it nothing is told
@@ -140,17 +141,17 @@ class Reader:
         self._gone = False
 
     @property
+    @abstractmethod
     def last_place(self) -> object:
         """What it can be resumed by, for the log."""
-        raise NotImplementedError
 
     def first(self) -> bytes:
         """What is told before anything else."""
         return b""
 
+    @abstractmethod
     async def tell(self, send: Callable[[bytes], Awaitable[None]]) -> None:
         """Tell what is new. Sets `woken` where there may be more to tell at once. Raises StoreError."""
-        raise NotImplementedError
 
     def sign_of_life(self) -> bytes:
         """What is sent when nothing else has been for a while."""

@@ -16,12 +16,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.limits import Budget, OnExceeded, Verdict, next_day, on_day, verdict
 from heartlane.lanes.usage import MICROS
-from heartlane.store import audit
 from heartlane.store.audit import Actor
 from heartlane.store.batch import ANY_ROLE, OPENED_LANES, Opening
 from heartlane.store.gates import BUDGET_COLUMNS, budget_values, read_budget
 from heartlane.store.notices import Notice, add_notices, close_by_kind
-from heartlane.store.projects import Project, set_limited
+from heartlane.store.projects import Project, record, set_limited
 from heartlane.store.schema import ACTIVE, BUDGET_HELD, budgets, projects, runs, usage_days
 from heartlane.store.store import Store, WriteTransaction
 from heartlane.store.tallies import day_of
@@ -103,21 +102,11 @@ async def _change(
         await tx.conn.execute(insert(budgets).values(project_id=project.id, **{"told": "none", **row}))
     await set_limited(tx, project, has_budget=after.bounded)
     said = {name: (getattr(before, name), getattr(after, name)) for name in values}
-    await audit.record(
-        tx.conn,
-        tx.now,
-        actor,
-        action,
-        account_id=project.billing_account_id,
-        project_id=project.id,
-        object_type="project",
-        object_id=project.id,
-        object_name=project.name,
-        details={
-            "before": _as_answered({name: old for name, (old, _) in said.items()}),
-            "after": _as_answered({name: new for name, (_, new) in said.items()}),
-        },
-    )
+    told = {
+        "before": _as_answered({name: old for name, (old, _) in said.items()}),
+        "after": _as_answered({name: new for name, (_, new) in said.items()}),
+    }
+    await record(tx, actor, action, project, told)
     return standing
 
 

@@ -13,11 +13,10 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.tickets import MERGED, SETTLED, amend
-from heartlane.store import audit
 from heartlane.store.audit import Actor
 from heartlane.store.external import digest
 from heartlane.store.github_schema import github_deliveries, github_links, pull_requests
-from heartlane.store.projects import Project
+from heartlane.store.projects import Project, record
 from heartlane.store.schema import projects, runs, tickets
 from heartlane.store.store import WriteTransaction
 from heartlane.store.tickets import read_tickets
@@ -71,7 +70,7 @@ async def put_link(
         change = update(github_links).where(github_links.c.project_id == project.id)
         await tx.conn.execute(change.values(updated_at=tx.now, **values))
     details = {"before": None if before is None else _told(before), "after": _told(after)}
-    await _record(tx, actor, "github.linked", project, details)
+    await record(tx, actor, "github.linked", project, details)
     return after
 
 
@@ -79,7 +78,7 @@ async def remove_link(tx: WriteTransaction, project: Project, actor: Actor) -> b
     """End a link; whether there was one. Tickets stay."""
     result = await tx.conn.execute(delete(github_links).where(github_links.c.project_id == project.id))
     if result.rowcount:
-        await _record(tx, actor, "github.unlinked", project, {})
+        await record(tx, actor, "github.unlinked", project, {})
     return bool(result.rowcount)
 
 
@@ -216,20 +215,3 @@ async def _insert_if_new(tx: WriteTransaction, table: Table, row: Mapping[str, A
 
 def _told(link: Link) -> dict[str, Any]:
     return {"label": link.label, "roles": json.loads(link.roles_json), "milestone_id": link.milestone_id}
-
-
-async def _record(
-    tx: WriteTransaction, actor: Actor, action: str, project: Project, details: Mapping[str, Any]
-) -> None:
-    await audit.record(
-        tx.conn,
-        tx.now,
-        actor,
-        action,
-        account_id=project.billing_account_id,
-        project_id=project.id,
-        object_type="project",
-        object_id=project.id,
-        object_name=project.name,
-        details=details,
-    )

@@ -80,7 +80,7 @@ async def create_project(
     project = project._replace(limited=_caps(project).any)
     await tx.conn.execute(insert(projects).values(project._asdict()))
     if actor is not None:
-        await _record(tx, actor, "project.created", project, {"after": _told(values)})
+        await record(tx, actor, "project.created", project, {"after": _told(values)})
     return project
 
 
@@ -119,7 +119,7 @@ async def patch_project(
     )
     changes = audit.changes(_told(before._asdict()), _told(after._asdict()))
     if actor is not None and changes["after"]:
-        await _record(tx, actor, "project.changed", after, changes)
+        await record(tx, actor, "project.changed", after, changes)
     return after
 
 
@@ -155,9 +155,8 @@ async def set_limited(tx: WriteTransaction, project: Project, *, has_budget: boo
     await tx.conn.execute(update(projects).where(projects.c.id == project.id).values(limited=limited))
 
 
-async def _record(
-    tx: WriteTransaction, actor: Actor, action: str, project: Project, details: Mapping[str, Any]
-) -> None:
+async def record(tx: WriteTransaction, actor: Actor, action: str, project: Project, details: Mapping[str, Any]) -> None:
+    """Write down who did what to the project, in the transaction that does it."""
     await audit.record(
         tx.conn,
         tx.now,
@@ -168,17 +167,8 @@ async def _record(
         object_type="project",
         object_id=project.id,
         object_name=project.name,
-        details={when: _as_answered(values) for when, values in details.items()},
+        details=details,
     )
-
-
-def _as_answered(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Columns of a project by the names that the API has for them."""
-    return {
-        name.removesuffix("_json"): json.loads(value) if name.endswith("_json") else value
-        for name, value in values.items()
-        if name != "limited"
-    }
 
 
 async def create_milestone(tx: WriteTransaction, project_id: str, values: Mapping[str, Any]) -> Milestone:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -50,7 +51,7 @@ class Reply:
 HTML = Reply(200, "<!DOCTYPE html><html><h1>We'll be back soon</h1></html>", {"content-type": "text/html"})
 
 
-class Tracker:
+class Tracker(ABC):
     """What all trackers have in common: requests that are kept, and faults that come first.
 
     before      called with each request before it is answered: changes what is there meanwhile
@@ -82,9 +83,9 @@ class Tracker:
         fault = self.faults.pop(0) if self.faults else None
         return fault or self.answer(request)
 
+    @abstractmethod
     def answer(self, request: Request) -> Reply:
         """The right answer."""
-        raise NotImplementedError
 
 
 def stamp(moment: datetime, *, milliseconds: bool = False) -> str:
