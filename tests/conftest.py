@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -33,6 +34,11 @@ settings.register_profile(
 )
 settings.load_profile("heartlane")
 _names = itertools.count(1)
+
+# Children inherit what is ignored: under `nohup`, or in the background of a script, the very signals whose effect on a
+# worker is tested.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session")

@@ -72,7 +72,8 @@ def test_a_fault_ends_the_workers_other_lanes_in_good_order_and_says_so(
     body = "    def finish(self): return 1 / 0\n"
     begun = tmp_path / "begun"
     script = f'if [ $HEARTLANE_LANE_KEY = fault ]; then until [ -e "{begun}" ]; do sleep 0.1; done; exit; fi; '
-    command = ("sh", "-c", f'{script}touch "{begun}"; exec sleep 600')
+    # The other one takes its whole grace, so that there is time to say what is waited for.
+    command = ("sh", "-c", f'{script}trap "" TERM; touch "{begun}"; exec sleep 600')
     arguments = ("--label", "for=two", "--parallel", "2", "--grace", "1s", "--agent", "broken", "--", *command)
     assert worker.start(*arguments, env=broken(tmp_path, body)).wait() == 1
     assert "stopping: the other agents are ended, their lanes given back" in worker.said()
