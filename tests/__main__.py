@@ -1,9 +1,9 @@
-"""The whole suite, in three processes at once: `make test`.
+"""The whole suite, in four processes at once: `make test`.
 
 Most of the suite's time passes in waiting, for children, servers, browsers and disks, and leaves cores idle. Tests of
-workers and of real servers, which look at the time, stay one after the other in the first process. All others run
-beside them in two more, which step back where the first one wants the processor (`nice`), and whose output is kept and
-shown at the end. A test directory that nobody has put into a list runs in the last one.
+workers and of real servers, which look at the time, have a process each. All others run beside them in two more, which
+step back where the first two want the processor (`nice`). What the first prints is seen at once; the others' output is
+kept and shown at the end. A test directory that nobody has put into a list runs in the last one.
 
 With arguments it is one plain run of pytest with these.
 """
@@ -20,10 +20,11 @@ from pathlib import Path
 from typing import IO
 
 HERE = Path(__file__).resolve().parent
-TIMED = ("e2e", "worker")
-"""Directories whose tests look at the time."""
+WORKERS = ("worker",)
+SERVERS = ("e2e",)
+"""Directories whose tests look at the time, in the first two processes."""
 BESIDE = ("board", "cli", "client", "docs", "lanes", "sources")
-"""Directories of the second process; the third has the rest."""
+"""Directories of the third process; the fourth has the rest."""
 
 
 def command(paths: list[str], *, steps_back: bool = False) -> list[str]:
@@ -39,7 +40,7 @@ def parts() -> list[list[str]]:
         for path in HERE.iterdir()
         if (path.is_dir() and (path / "__init__.py").exists()) or path.match("test_*.py")
     )
-    listed = [[f"tests/{name}" for name in names if f"tests/{name}" in found] for names in (TIMED, BESIDE)]
+    listed = [[f"tests/{name}" for name in names if f"tests/{name}" in found] for names in (WORKERS, SERVERS, BESIDE)]
     return [*listed, [path for path in found if not any(path in names for names in listed)]]
 
 
@@ -48,13 +49,13 @@ def main(arguments: list[str]) -> int:
     if arguments:
         return subprocess.run(command(arguments), check=False).returncode
     began = time.monotonic()
-    timed, *others = parts()
+    workers, servers, *others = parts()
     with ExitStack() as stack:
         beside: list[tuple[subprocess.Popen[str], IO[str]]] = []
-        for paths in others:
+        for paths in (servers, *others):
             kept = stack.enter_context(tempfile.TemporaryFile("w+"))
             process = subprocess.Popen(
-                command(paths, steps_back=True),
+                command(paths, steps_back=paths is not servers),
                 stdout=kept,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -62,7 +63,7 @@ def main(arguments: list[str]) -> int:
             )
             stack.callback(process.kill)
             beside.append((process, kept))
-        codes = [subprocess.run(command(timed), check=False).returncode]
+        codes = [subprocess.run(command(workers), check=False).returncode]
         for process, printed in beside:
             codes.append(process.wait())
             printed.seek(0)
