@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from heartlane.cli.errors import CommandError
-from heartlane.cli.output import note, one_line
+from heartlane.cli.output import AsJson, Format, Output, chosen, note, one_line, show_change, show_one
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -36,6 +36,8 @@ def login(
     no_keyring: Annotated[
         bool, typer.Option("--no-keyring", help="Keep the token in a file of yours even where there is a keyring.")
     ] = False,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
 ) -> None:
     """Keep a token for all that follows: it is asked for, or read from stdin, and checked against the server.
 
@@ -43,28 +45,34 @@ def login(
     may read. HEARTLANE_URL and HEARTLANE_TOKEN go before it. With --browser or --print the token that is kept or set
     makes a link that logs one browser in, once, within 5 minutes.
     """
+    how = chosen(output, as_json)
     if browser or print_link:
-        _make_link(url, open_it=not print_link)
+        _make_link(url, how, open_it=not print_link)
     else:
-        _keep_token(url, use_keyring=not no_keyring)
+        _keep_token(url, how, use_keyring=not no_keyring)
 
 
-def _make_link(url: str | None, *, open_it: bool) -> None:
+def _make_link(url: str | None, how: Format, *, open_it: bool) -> None:
     from heartlane.client.sync import Client
 
     with Client(url) as client:
         link = client.create_login_link()
+    opened = False
     if open_it:
         import webbrowser
 
-        if webbrowser.open(link.url):
-            note("Opened the board. If no browser came up: heartlane login --print")
-            return
-        note("There is no browser to open here. Open this within 5 minutes; it logs in once:")
-    print(link.url, flush=True)
+        opened = webbrowser.open(link.url)
+    if how is not Format.TABLE:
+        show_one("login_link", {"login_link": link.model_dump(mode="json")}, (), how)
+    elif opened:
+        note("Opened the board. If no browser came up: heartlane login --print")
+    else:
+        if open_it:
+            note("There is no browser to open here. Open this within 5 minutes; it logs in once:")
+        print(link.url, flush=True)
 
 
-def _keep_token(url: str | None, *, use_keyring: bool) -> None:
+def _keep_token(url: str | None, how: Format, *, use_keyring: bool) -> None:
     from heartlane.client import logins
     from heartlane.client.errors import NotConfigured
     from heartlane.client.settings import TOKEN_VARIABLE, URL_VARIABLE, server_url
@@ -83,7 +91,9 @@ def _keep_token(url: str | None, *, use_keyring: bool) -> None:
     kept = logins.store(server, token, use_keyring=use_keyring)
     where = "the system's keyring" if kept.place == "keyring" else str(logins.logins_file())
     reach = f", project {me.project_id}" if me.project_id else ""
-    note(f"Logged in to {server} as {one_line(me.name)!r} (scope {me.scope}{reach}). The token is kept in {where}.")
+    said = f"Logged in to {server} as {one_line(me.name)!r} (scope {me.scope}{reach}). The token is kept in {where}."
+    shown = {"url": server, **me.model_dump(mode="json"), "kept_in": kept.place}
+    show_change("login", {"login": shown}, said, how)
     for name in (URL_VARIABLE, TOKEN_VARIABLE):
         if os.environ.get(name):
             note(f"{name} is set, and goes before what is kept.")

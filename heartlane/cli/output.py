@@ -245,6 +245,14 @@ def show_one(key: str, answer: Row, lines: Sequence[Column], how: Format) -> Non
         print_lines(answer[key], lines)
 
 
+def show_change(key: str, answer: Row, said: str, how: Format) -> None:
+    """Say on stderr what was changed; or print the changed thing, as `show_one` does."""
+    if how is Format.TABLE:
+        note(said)
+    else:
+        show_one(key, answer, (), how)
+
+
 def print_rows(rows: Sequence[Row], columns: Sequence[Column]) -> None:
     """Print a table."""
     from rich.table import Table

@@ -15,11 +15,10 @@ from heartlane.cli.output import (
     Output,
     Row,
     chosen,
-    note,
     one_line,
     short_id,
+    show_change,
     show_list,
-    show_one,
     since,
 )
 from heartlane.client import people_calls
@@ -80,14 +79,11 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Log a browser out, on every server within 2 seconds."""
-    how = chosen(output, as_json)
     with connected() as api:
         answer = api.ask(people_calls.end_session(_session_id(api, session)))
-    if how is not Format.TABLE:
-        show_one("session", answer, (), how)
-        return
     ended = answer["session"]
-    note(f"Session {ended['id']} of {one_line(ended['token_name'])!r} is over ({_state(ended)}).")
+    said = f"Session {ended['id']} of {one_line(ended['token_name'])!r} is over ({_state(ended)})."
+    show_change("session", answer, said, chosen(output, as_json))
 
 
 def _session_id(api: Api, text: str) -> str:

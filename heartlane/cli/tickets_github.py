@@ -9,7 +9,7 @@ import typer
 
 from heartlane.cli.api import Json, ProjectOption, connected
 from heartlane.cli.errors import CommandError
-from heartlane.cli.output import AsJson, Column, Format, Output, Row, chosen, note, show_one, since
+from heartlane.cli.output import AsJson, Column, Format, Output, Row, chosen, show_change, show_one, since
 from heartlane.client import github_calls
 
 app = typer.Typer(
@@ -85,11 +85,12 @@ def show(*, project: ProjectOption = None, output: Output = Format.TABLE, as_jso
 
 
 @app.command()
-def unlink(*, project: ProjectOption = None) -> None:
+def unlink(*, project: ProjectOption = None, output: Output = Format.TABLE, as_json: AsJson = False) -> None:
     """End a project's link. Its tickets stay."""
     with connected() as api:
         answer: Json = api.ask(github_calls.delete_github_link(api.only_project_id(project)))
-        note(f"The project is no longer linked with {answer['github']['repository']}.")
+        said = f"The project is no longer linked with {answer['github']['repository']}."
+        show_change("github", answer, said, chosen(output, as_json))
 
 
 @app.command("import")

@@ -1,23 +1,34 @@
 """`heartlane token`: the tokens that callers send.
 
 A new secret is printed once, alone on stdout, so that it can go straight into a variable or a file; the rest is stderr.
+As JSON it is the field `secret` of its token.
 """
 
 from __future__ import annotations
 
 import asyncio
-import json
-import sys
 from collections.abc import Awaitable, Callable
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
 from heartlane.cli.db import Database
 from heartlane.cli.durations import parse_duration
 from heartlane.cli.errors import UNUSABLE, CommandError
-from heartlane.cli.tables import print_table
+from heartlane.cli.output import (
+    AsJson,
+    Column,
+    Format,
+    Output,
+    chosen,
+    note,
+    one_line,
+    show_change,
+    show_list,
+    show_one,
+    since,
+)
 
 if TYPE_CHECKING:
     from heartlane.store.store import Store
@@ -30,6 +41,18 @@ app = typer.Typer(
     help="Make, list, revoke and rotate the tokens that callers send.",
 )
 T = TypeVar("T")
+
+COLUMNS: Final = (
+    Column("id", "id"),
+    Column("name", "name", wide=True),
+    Column("scope", "scope"),
+    Column("account", "account", least=90),
+    Column("project", "project_id", least=90),
+    Column("state", "state", style={"active": "green", "revoked": "dim", "expired": "yellow"}),
+    Column("expires", since("expires_at")),
+    Column("used", since("last_used_at")),
+    Column("hint", "hint", least=110),
+)
 
 Name = Annotated[str, typer.Argument(metavar="NAME_OR_ID", help="The token's name, or its id.")]
 Account = Annotated[
@@ -69,6 +92,8 @@ def create(
     ] = None,
     expires: Expires = None,
     database: Database = None,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
 ) -> None:
     """Make a token. It is printed this once; only its hash is kept."""
     from heartlane.store import tokens
@@ -86,35 +111,39 @@ def create(
             lifetime=lifetime,
         )
 
-    token, secret = _with_store(database, work, may_create=True)
-    _print_secret(token, secret, "made")
+    made = _with_store(database, _and_now(work), may_create=True)
+    _show_secret(*made, "made", chosen(output, as_json))
 
 
 @app.command("list")
 def list_(
+    *,
     account: Account = None,
     everything: Annotated[bool, typer.Option("--all", help="Revoked ones too.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="As a JSON array.")] = False,
     database: Database = None,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
 ) -> None:
     """List the tokens, without their secrets."""
     from heartlane.store import tokens
 
-    async def work(store: Store) -> tuple[list[Token], datetime]:
-        return await tokens.list_tokens(store, account=account), await store.now()
+    async def work(store: Store) -> list[Token]:
+        return await tokens.list_tokens(store, account=account)
 
-    found, now = _with_store(database, work)
+    found, now = _with_store(database, _and_now(work))
     rows = [_row(token, now) for token in found if everything or token.revoked_at is None]
-    if as_json:
-        print(json.dumps(rows, indent=2, ensure_ascii=False))
-    else:
-        print_table(
-            rows, ("id", "name", "scope", "account", "project_id", "state", "expires_at", "last_used_at", "hint")
-        )
+    show_list("tokens", rows, COLUMNS, chosen(output, as_json), empty="There are no tokens.")
 
 
 @app.command()
-def revoke(name: Name, account: Account = None, database: Database = None) -> None:
+def revoke(
+    name: Name,
+    *,
+    account: Account = None,
+    database: Database = None,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
+) -> None:
     """Let a token open nothing any more. Servers refuse it within 2 seconds."""
     from heartlane.store import tokens
 
@@ -122,14 +151,23 @@ def revoke(name: Name, account: Account = None, database: Database = None) -> No
         token = await tokens.find(store, name, account=account)
         if not await tokens.revoke(store, token.id):
             raise tokens.TokenError(f"the token {name!r} is revoked already")
-        return token
+        return await tokens.find(store, token.id, account=account)
 
-    token = _with_store(database, work)
-    print(f"Token {token.name!r} ({token.id}) is revoked.", file=sys.stderr)
+    token, now = _with_store(database, _and_now(work))
+    said = f"Token {one_line(token.name)!r} ({token.id}) is revoked."
+    show_change("token", {"token": _row(token, now)}, said, chosen(output, as_json))
 
 
 @app.command()
-def rotate(name: Name, account: Account = None, expires: Expires = None, database: Database = None) -> None:
+def rotate(
+    name: Name,
+    *,
+    account: Account = None,
+    expires: Expires = None,
+    database: Database = None,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
+) -> None:
     """Make a new secret for a token and revoke the old one, in one step. Lasts as long again, unless --expires says."""
     from heartlane.store import tokens
 
@@ -139,8 +177,8 @@ def rotate(name: Name, account: Account = None, expires: Expires = None, databas
         token = await tokens.find(store, name, account=account)
         return await tokens.rotate(store, token.id, lifetime=lifetime)
 
-    token, secret = _with_store(database, work)
-    _print_secret(token, secret, "made in place of the old one, which is revoked")
+    made = _with_store(database, _and_now(work))
+    _show_secret(*made, "made in place of the old one, which is revoked", chosen(output, as_json))
 
 
 def _with_store(database: str | None, work: Callable[[Store], Awaitable[T]], *, may_create: bool = False) -> T:
@@ -170,11 +208,24 @@ def _with_store(database: str | None, work: Callable[[Store], Awaitable[T]], *, 
     return asyncio.run(with_store())
 
 
-def _print_secret(token: Token, secret: str, what: str) -> None:
+def _and_now(work: Callable[[Store], Awaitable[T]]) -> Callable[[Store], Awaitable[tuple[T, datetime]]]:
+    """The same work, with the time of the database, which decides whether a token has expired."""
+
+    async def both(store: Store) -> tuple[T, datetime]:
+        return await work(store), await store.now()
+
+    return both
+
+
+def _show_secret(made: tuple[Token, str], now: datetime, what: str, how: Format) -> None:
+    token, secret = made
+    if how is not Format.TABLE:
+        show_one("token", {"token": {**_row(token, now), "secret": secret}}, (), how)
+        return
     reach = f"project {token.project_id}" if token.project_id else f"account {token.account!r}"
     until = f"until {_time(token.expires_at)}" if token.expires_at else "until it is revoked"
-    print(f"Token {token.name!r} {what}: scope {token.scope}, {reach}, {until}.", file=sys.stderr)
-    print("This is the only time it is shown. Send it as: Authorization: Bearer <token>", file=sys.stderr, flush=True)
+    note(f"Token {one_line(token.name)!r} {what}: scope {token.scope}, {reach}, {until}.")
+    note("This is the only time it is shown. Send it as: Authorization: Bearer <token>")
     print(secret, flush=True)
 
 

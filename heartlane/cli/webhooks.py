@@ -21,6 +21,7 @@ from heartlane.cli.output import (
     confirm,
     note,
     short_id,
+    show_change,
     show_list,
     show_one,
     since,
@@ -183,31 +184,47 @@ def change(
 
 
 @app.command()
-def disable(webhook: Hook, *, project: ProjectOption = None, yes: Yes = False) -> None:
+def disable(
+    webhook: Hook,
+    *,
+    project: ProjectOption = None,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
+) -> None:
     """Send nothing to it any more. What waits for it is dropped."""
     with connected() as api:
         found = _found(api, project, webhook)
         confirm(f"Disable {webhook}, and drop what waits for it?", yes=yes)
-        api.ask(news_calls.patch_webhook(*found, enabled=False))
-        note("Disabled.")
+        answer = api.ask(news_calls.patch_webhook(*found, enabled=False))
+        show_change("webhook", answer, "Disabled.", chosen(output, as_json))
 
 
 @app.command()
-def enable(webhook: Hook, *, project: ProjectOption = None) -> None:
+def enable(
+    webhook: Hook, *, project: ProjectOption = None, output: Output = Format.TABLE, as_json: AsJson = False
+) -> None:
     """Send to it again from now on."""
     with connected() as api:
-        api.ask(news_calls.patch_webhook(*_found(api, project, webhook), enabled=True))
-        note("Enabled.")
+        answer = api.ask(news_calls.patch_webhook(*_found(api, project, webhook), enabled=True))
+        show_change("webhook", answer, "Enabled.", chosen(output, as_json))
 
 
 @app.command()
-def delete(webhook: Hook, *, project: ProjectOption = None, yes: Yes = False) -> None:
+def delete(
+    webhook: Hook,
+    *,
+    project: ProjectOption = None,
+    yes: Yes = False,
+    output: Output = Format.TABLE,
+    as_json: AsJson = False,
+) -> None:
     """Delete it with its log."""
     with connected() as api:
         found = _found(api, project, webhook)
         confirm(f"Delete {webhook} with its log, and drop what waits for it?", yes=yes)
-        api.ask(news_calls.delete_webhook(*found))
-        note("Deleted.")
+        answer = api.ask(news_calls.delete_webhook(*found))
+        show_change("webhook", answer, "Deleted.", chosen(output, as_json))
 
 
 @app.command()

@@ -144,6 +144,16 @@ def test_a_printed_link_stands_alone_and_logs_in_once(server: Server) -> None:
     (link,) = ended.out.splitlines()
     assert link.startswith(f"{server.url}/login#link=hll_")
     assert [log_in_by(link), log_in_by(link)] == [303, 401]
+    variables = {"HEARTLANE_URL": server.url, "HEARTLANE_TOKEN": server.viewer}
+    as_json = json.loads(here("login", "--print", "--json", **variables).out)["login_link"]
+    assert log_in_by(as_json["url"]) == 303
+
+
+def test_programs_log_in_and_out_in_json(server: Server, config: Path) -> None:
+    kept_in = json.loads(login(server, config, server.admin, "--json").out)["login"]
+    assert (kept_in["url"], kept_in["name"], kept_in["scope"]) == (server.url, "anna", "admin")
+    assert server.admin not in json.dumps(kept_in)
+    assert json.loads(here("logout", "--json", XDG_CONFIG_HOME=str(config)).out) == {"login": {"url": server.url}}
 
 
 def test_a_browser_is_opened_with_the_link(server: Server, tmp_path: Path) -> None:

@@ -39,7 +39,7 @@ def secret_of(ended: Ended) -> str:
 def listed(database: str, *arguments: str) -> list[dict[str, Any]]:
     ended = here("token", "list", "--json", *arguments, HEARTLANE_DATABASE=database)
     assert ended.code == 0, ended
-    rows: list[dict[str, Any]] = json.loads(ended.out)
+    rows: list[dict[str, Any]] = json.loads(ended.out)["tokens"]
     return rows
 
 
@@ -102,6 +102,23 @@ def test_the_life_of_a_token(database_url: str) -> None:
     for verb in ("revoke", "rotate"):
         again = here("token", verb, "ci runner", HEARTLANE_DATABASE=database_url)
         assert "revoked already" in assert_one_line(again, 2)
+
+
+def test_programs_get_a_token_as_json(database_url: str) -> None:
+    def ask(*arguments: str) -> dict[str, Any]:
+        ended = here("token", *arguments, "--json", HEARTLANE_DATABASE=database_url)
+        assert (ended.code, ended.err) == (0, "")
+        token: dict[str, Any] = json.loads(ended.out)["token"]
+        return token
+
+    made = ask("create", "ci", "--scope", "worker")
+    assert (made["name"], made["state"]) == ("ci", "active")
+    assert verdict(database_url, made["secret"]) == "worker"
+    again = ask("rotate", "ci")
+    assert again["id"] != made["id"]
+    assert verdict(database_url, again["secret"]) == "worker"
+    revoked = ask("revoke", "ci")
+    assert (revoked["id"], revoked["state"], "secret" in revoked) == (again["id"], "revoked", False)
 
 
 def test_a_token_of_one_project_and_its_account(database_url: str) -> None:

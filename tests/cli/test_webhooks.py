@@ -96,11 +96,11 @@ def test_a_webhook_from_its_creation_to_its_end(site: Site, receiver: Receiver) 
     changed = site.json("webhooks", "change", "Bot", "--event", "*", "--name", "All")["webhook"]
     assert (changed["name"], changed["events"]) == ("All", ["*"])
     assert site.call("webhooks", "disable", "All").code != 0, "it asks first"
-    assert site.call("webhooks", "disable", "All", "--yes").code == 0
+    assert site.json("webhooks", "disable", "All", "--yes")["webhook"]["enabled"] is False
     assert "off (by_hand)" in site.call("webhooks", "list").out
     assert site.call("webhooks", "enable", "All").code == 0
     assert site.json("webhooks", "show", "All")["webhook"]["enabled"] is True
-    assert site.call("webhooks", "delete", "All", "--yes").code == 0
+    assert site.json("webhooks", "delete", "All", "--yes")["webhook"]["name"] == "All"
     assert site.json("webhooks", "list")["webhooks"] == []
 
 
