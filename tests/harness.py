@@ -88,10 +88,10 @@ class Harness:
         )
         return self.client_with(secret)
 
-    def client_with(self, secret: str | None) -> httpx.AsyncClient:
-        """A client that sends this token, or none."""
+    def client_with(self, secret: str | None, address: str = "127.0.0.1") -> httpx.AsyncClient:
+        """A client at this address that sends this token, or none."""
         headers = {} if secret is None else {"Authorization": f"Bearer {secret}"}
-        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(self.app, raise_app_exceptions=False, client=(address, 123))
         client = httpx.AsyncClient(transport=transport, base_url="http://heartlane.test", headers=headers)
         self._clients.append(client)
         return client

@@ -91,6 +91,22 @@ def create(
         typer.Option("--account", metavar="NAME", help="Its account, made if new. Default: the project's, or default."),
     ] = None,
     expires: Expires = None,
+    worker_prefix: Annotated[
+        str | None,
+        typer.Option(
+            "--worker-prefix",
+            metavar="TEXT",
+            help="With scope worker: how the ids of the workers begin that it may speak as. Default: any.",
+        ),
+    ] = None,
+    from_network: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--from-network",
+            metavar="CIDR",
+            help="From where alone it may be used, such as 10.0.0.0/8; may be repeated. Default: from anywhere.",
+        ),
+    ] = None,
     database: Database = None,
     output: Output = Format.TABLE,
     as_json: AsJson = False,
@@ -109,6 +125,8 @@ def create(
             account=account,
             project_id=project,
             lifetime=lifetime,
+            worker_prefix=worker_prefix,
+            networks=from_network or (),
         )
 
     made = _with_store(database, _and_now(work), may_create=True)
@@ -224,7 +242,9 @@ def _show_secret(made: tuple[Token, str], now: datetime, what: str, how: Format)
         return
     reach = f"project {token.project_id}" if token.project_id else f"account {token.account!r}"
     until = f"until {_time(token.expires_at)}" if token.expires_at else "until it is revoked"
-    note(f"Token {one_line(token.name)!r} {what}: scope {token.scope}, {reach}, {until}.")
+    only = "" if token.worker_prefix is None else f", as workers named {one_line(token.worker_prefix)}…"
+    only += "" if token.networks is None else f", from {token.networks.replace(',', ', ')}"
+    note(f"Token {one_line(token.name)!r} {what}: scope {token.scope}, {reach}{only}, {until}.")
     note("This is the only time it is shown. Send it as: Authorization: Bearer <token>")
     print(secret, flush=True)
 
@@ -237,4 +257,5 @@ def _row(token: Token, now: datetime) -> dict[str, Any]:
     row = token._asdict()
     for name in ("created_at", "expires_at", "revoked_at", "last_used_at"):
         row[name] = _time(row[name])
+    row["networks"] = [] if token.networks is None else token.networks.split(",")
     return {**row, "state": token.state(now)}

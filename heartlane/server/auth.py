@@ -33,6 +33,7 @@ from heartlane.store.errors import StoreError, StoreUnavailable
 from heartlane.store.sessions import Session
 from heartlane.store.store import Store
 from heartlane.store.tokens import Scope, Token
+from heartlane.wire.networks import Network, is_within, parse_networks
 
 TRUST_SECONDS: Final = 1.0
 """How long a verified token is believed without asking again, from the moment it was asked."""
@@ -68,7 +69,9 @@ log = structlog.get_logger(__name__)
 class Principal(NamedTuple):
     """Who calls: a token, the account it belongs to, and the one project it is limited to (None: all of them).
 
-    session_id  the session through which a browser uses the token, or None where the token itself was sent
+    session_id      the session through which a browser uses the token, or None where the token itself was sent
+    worker_prefix   how the ids of the workers begin that it may speak as, or None for any
+    networks        from where the token may be used; none: from anywhere
     """
 
     token_id: str
@@ -77,6 +80,8 @@ class Principal(NamedTuple):
     project_id: str | None
     scope: Scope
     session_id: str | None = None
+    worker_prefix: str | None = None
+    networks: tuple[Network, ...] = ()
 
     def sees(self, account_id: str, project_id: str | None) -> bool:
         """Whether something of this account and project exists for the caller. What it doesn't see is a 404."""
@@ -94,6 +99,15 @@ def require(principal: Principal, scope: Scope) -> None:
         raise ApiError(
             "FORBIDDEN",
             f"This needs a token of scope {scope}; the token {principal.name!r} is of scope {principal.scope}.",
+        )
+
+
+def require_worker(principal: Principal, worker_id: str) -> None:
+    """Raise the 403 of a caller that may not speak as this worker."""
+    prefix = principal.worker_prefix
+    if prefix is not None and not worker_id.startswith(prefix):
+        raise ApiError(
+            "FORBIDDEN", f"The token {principal.name!r} is for workers alone whose worker_id begins with {prefix!r}."
         )
 
 
@@ -160,15 +174,25 @@ class Authenticator:
         self._used_sessions: set[str] = set()
         self._writing_used: asyncio.Task[None] | None = None
 
-    def known(self, header: bytes) -> Principal | None:
-        """The caller, if this very header was verified in the last second; else None, and `authenticate` decides."""
+    def known(self, header: bytes, client_ip: str) -> Principal | None:
+        """The caller, if this very header was verified in the last second and may come from that address.
+
+        Else None, and `authenticate` decides.
+        """
         keyed = self._keyed.copy()
         keyed.update(header)
         entry = self._known.get(keyed.digest())
-        return entry.principal if entry is not None and self._monotonic() < entry.until else None
+        if entry is None or entry.principal is None or self._monotonic() >= entry.until:
+            return None
+        networks = entry.principal.networks
+        return entry.principal if not networks or is_within(client_ip, networks) else None
 
     async def authenticate(self, header: bytes | None, client_ip: str) -> Principal:
-        """The caller. Raises ApiError (401, or 429 for an address that sent too many bad tokens), StoreUnavailable."""
+        """The caller. Raises ApiError, StoreUnavailable.
+
+        The error is a 401, a 403 for a token that may not be used from that address, or a 429 for an address that sent
+        too many bad tokens.
+        """
         if header is None:
             raise ApiError("NOT_AUTHENTICATED", NO_TOKEN)
         if len(header) > HEADER_MAX:
@@ -185,7 +209,7 @@ class Authenticator:
             if fresh is None:
                 raise self._bad_token(client_ip, header)
             entry = fresh
-        return _principal(entry)
+        return _principal(entry, client_ip)
 
     def forget(self, header: bytes) -> None:
         """Ask again for this credential at its next use: it was ended by this very server."""
@@ -218,7 +242,7 @@ class Authenticator:
                 entry = await self._look_up(digest, header)
         if entry is None:
             raise self._bad_token(client_ip, header)
-        return _principal(entry)
+        return _principal(entry, client_ip)
 
     def refuse_braked(self, client_ip: str) -> None:
         """Raise the 429 of an address that sent too many bad tokens."""
@@ -316,6 +340,8 @@ class Authenticator:
             token.project_id,
             token.scope,
             None if session is None else session.id,
+            token.worker_prefix,
+            () if token.networks is None else parse_networks(token.networks),
         )
         return _Known(principal, None, began + left, self._note_use(token, session, used_at, now))
 
@@ -349,11 +375,14 @@ class Authenticator:
             self._used_sessions -= used_sessions
 
 
-def _principal(entry: _Known) -> Principal:
-    if entry.principal is None:
+def _principal(entry: _Known, client_ip: str) -> Principal:
+    principal = entry.principal
+    if principal is None:
         code, error = entry.refusal or ("NOT_AUTHENTICATED", None)
         raise ApiError(code, error)
-    return entry.principal
+    if principal.networks and not is_within(client_ip, principal.networks):
+        raise ApiError("FORBIDDEN", f"The token {principal.name!r} may not be used from the address {client_ip}.")
+    return principal
 
 
 def _refusal(token: Token, state: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import orjson
 
 from heartlane.lanes.commands import Claim
 from heartlane.lanes.decisions import Decision
-from heartlane.server.auth import Principal
+from heartlane.server.auth import Principal, require_worker
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError
 from heartlane.server.hot import ClientGone, HotRequest, HotRoute, read_body, refuse, until_gone
@@ -76,6 +76,7 @@ class Claims:
     async def _claim_one(self, request: HotRequest) -> Outcome:
         target = run_id(request.path_id)
         body = read_body(ClaimBody, request.body)
+        require_worker(request.principal, body.worker_id)
         outcome = await self._context.store.ledger.submit(
             target,
             Claim(body.worker_id, body.lease_seconds),
@@ -88,6 +89,7 @@ class Claims:
 
     async def _claim_next(self, request: HotRequest) -> Outcome:
         body = read_body(ClaimNextBody, request.body)
+        require_worker(request.principal, body.worker_id)
         claim = ClaimNext(
             body.worker_id,
             body.lease_seconds,

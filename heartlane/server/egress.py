@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 
 import httpcore
 
-from heartlane.server.limits import Network
+from heartlane.wire.networks import Network
 
 RESOLVE_SECONDS: Final = 5.0
 RESOLVERS: Final = 16

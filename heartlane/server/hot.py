@@ -120,9 +120,8 @@ class HotRoute:
         if authorization is None:
             principal, _ = await self._context.sessions.identify(scope, address)
         else:
-            principal = self._context.auth.known(authorization) or await self._context.auth.authenticate(
-                authorization, address
-            )
+            auth = self._context.auth
+            principal = auth.known(authorization, address) or await auth.authenticate(authorization, address)
         require(principal, self._scope)
         if declared_size(length) > self._body_max:
             raise too_large(self._body_max)

@@ -13,15 +13,14 @@ import re
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
-from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from ipaddress import IPv6Address, ip_address
 from typing import Any, Final, NamedTuple
 
 from limits import RateLimitItem, RateLimitItemPerMinute, parse
 from limits.storage import Storage
 
 from heartlane.server.errors import ApiError, Headers
-
-Network = IPv4Network | IPv6Network
+from heartlane.wire.networks import Network, is_within
 
 DEFAULT_ROUTE: Final = "default"
 ROUTES: Final[Mapping[str, tuple[int, str]]] = {
@@ -231,7 +230,7 @@ def client_ip(scope: Mapping[str, Any], trusted: Sequence[Network]) -> str:
         return peer if ":" not in peer else _address(peer) or peer
     nearest = _address(peer) or peer
     networks = tuple(trusted)
-    if not _is_trusted(nearest, networks):
+    if not is_within(nearest, networks):
         return nearest
     forwarded = b",".join(value for name, value in scope["headers"] if name == b"x-forwarded-for")
     for entry in reversed(forwarded.decode("latin-1").rsplit(",", FORWARDED_HOPS_MAX)[-FORWARDED_HOPS_MAX:]):
@@ -239,7 +238,7 @@ def client_ip(scope: Mapping[str, Any], trusted: Sequence[Network]) -> str:
         if hop is None:
             break
         nearest = hop
-        if not _is_trusted(hop, networks):
+        if not is_within(hop, networks):
             break
     return nearest
 
@@ -249,7 +248,7 @@ def is_trusted_peer(scope: Mapping[str, Any], trusted: Sequence[Network]) -> boo
     client = scope.get("client")
     if not trusted or not client:
         return False
-    return _is_trusted(_address(client[0]) or client[0], tuple(trusted))
+    return is_within(_address(client[0]) or client[0], tuple(trusted))
 
 
 @lru_cache(maxsize=4096)
@@ -261,12 +260,3 @@ def _address(text: str) -> str | None:
     except ValueError:
         return None
     return str((address.ipv4_mapped if isinstance(address, IPv6Address) else None) or address)
-
-
-@lru_cache(maxsize=4096)
-def _is_trusted(text: str, trusted: tuple[Network, ...]) -> bool:
-    try:
-        address = ip_address(text)
-    except ValueError:
-        return False
-    return any(address in network for network in trusted)

@@ -318,10 +318,7 @@ def _add_errors(
             f"{' on this route' if limit not in ('default', 'claim') else ''}, unless set otherwise."
         ).strip()
         operation["x-scope"] = scope
-        codes += ["NOT_AUTHENTICATED", "TOKEN_EXPIRED", "TOKEN_REVOKED"]
-        if scope != "viewer" or not reads:
-            codes.append("FORBIDDEN")
-        codes.append("RATE_LIMITED")
+        codes += ["NOT_AUTHENTICATED", "TOKEN_EXPIRED", "TOKEN_REVOKED", "FORBIDDEN", "RATE_LIMITED"]
     else:
         operation["security"] = []
     if has_input:

@@ -41,6 +41,7 @@ FAILURES: Final = {
     "expired": "This {what} has expired; get a new one.",
     "revoked": "This token has been revoked; use the one that replaced it.",
     "used": "This link was used before; a link logs in once. Get a new one.",
+    "elsewhere": "This {what} is of a token that may not be used from this address.",
 }
 log = structlog.get_logger(__name__)
 

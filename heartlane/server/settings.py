@@ -11,7 +11,6 @@ import difflib
 import os
 import re
 from collections.abc import Mapping
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -22,8 +21,9 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 
 from heartlane.server.egress import Allowed, parse_allowed
 from heartlane.server.errors import issues_of
-from heartlane.server.limits import Network, RateLimits, parse_rate_limits
+from heartlane.server.limits import RateLimits, parse_rate_limits
 from heartlane.server.vault import KEY_FILE_SUFFIX, Vault, read_keys
+from heartlane.wire.networks import Network, parse_networks
 from heartlane.wire.variables import CLIENT_VARIABLES, LANE_VARIABLES
 
 PREFIX: Final = "HEARTLANE_"
@@ -271,12 +271,7 @@ class Settings(DatabaseSettings):
     @field_validator("trusted_proxies", mode="before")
     @classmethod
     def _trusted_proxies(cls, value: Any) -> Any:
-        if not isinstance(value, str):
-            return value
-        try:
-            return tuple(ip_network(part.strip(), strict=False) for part in value.split(",") if part.strip())
-        except ValueError:
-            raise ValueError("must be addresses or networks such as 10.0.0.0/8, by comma") from None
+        return parse_networks(value) if isinstance(value, str) else value
 
     @field_validator("public_url")
     @classmethod

@@ -212,7 +212,7 @@ class Streams:
         now = asyncio.get_running_loop().time()
         unsure: list[bytes] = []
         for credential, caller in self._callers.items():
-            if self._auth.known(credential) is None:
+            if self._auth.known(credential, caller.address) is None:
                 unsure.append(credential)
             else:
                 _trust(caller, now)

@@ -11,6 +11,7 @@ from heartlane.lanes.commands import Report
 from heartlane.lanes.decisions import Decision
 from heartlane.lanes.rules import directive
 from heartlane.lanes.run import Event
+from heartlane.server.auth import require_worker
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Issue, invalid_request
 from heartlane.server.hot import HotRequest, HotRoute, read_body, refuse
@@ -39,6 +40,7 @@ def telemetry(context: Context) -> HotRoute:
         try:
             target = run_id(request.path_id)
             body = read_body(ReportBody, request.body)
+            require_worker(principal, body.worker_id)
             report = Report(
                 body.worker_id,
                 body.lease_seconds,

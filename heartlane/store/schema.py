@@ -47,37 +47,9 @@ tokens = Table(
     Column("expires_at", Timestamp),
     Column("revoked_at", Timestamp),
     Column("last_used_at", Timestamp),
+    Column("worker_prefix", Text),  # how the ids of the workers begin that it may speak as; null: any
+    Column("networks", Text),  # from where it may be used: CIDRs by comma; null: from anywhere
     Index("tokens_account_id_name_idx", "account_id", "name"),
-)
-
-sessions = Table(
-    "sessions",
-    metadata,
-    # A browser that is logged in, with the rights of the token it was logged in with and for no longer than that lasts.
-    Column("id", guid(), primary_key=True),
-    Column("account_id", guid(), ForeignKey("accounts.id"), nullable=False),
-    Column("token_id", guid(), ForeignKey("tokens.id"), nullable=False),
-    Column("secret_hash", Text, nullable=False, unique=True),  # hex SHA-256 of what the cookie holds
-    Column("method", Text, nullable=False),  # token, link
-    Column("address", Text),
-    Column("user_agent", Text),
-    Column("created_at", Timestamp, nullable=False),
-    Column("last_used_at", Timestamp, nullable=False),
-    Column("expires_at", Timestamp, nullable=False),
-    Column("ended_at", Timestamp),
-    Column("end_reason", Text),  # logged_out, revoked, replaced
-    Index("sessions_account_id_id_idx", "account_id", "id"),
-)
-
-login_links = Table(
-    "login_links",
-    metadata,
-    Column("id", guid(), primary_key=True),
-    Column("token_id", guid(), ForeignKey("tokens.id"), nullable=False),
-    Column("secret_hash", Text, nullable=False, unique=True),
-    Column("created_at", Timestamp, nullable=False),
-    Column("expires_at", Timestamp, nullable=False),
-    Column("used_at", Timestamp),
 )
 
 audit = Table(

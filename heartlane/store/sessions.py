@@ -19,7 +19,8 @@ from heartlane.store.audit import Actor
 from heartlane.store.columns import Timestamp
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, cursor_id, page
-from heartlane.store.schema import accounts, login_links, sessions, tokens
+from heartlane.store.schema import accounts, tokens
+from heartlane.store.session_schema import login_links, sessions
 from heartlane.store.store import Store, WriteTransaction
 from heartlane.store.tokens import DEFAULT_ACCOUNT, Token, hash_of, new_secret, select_tokens
 
@@ -32,7 +33,7 @@ LINKS_KEPT: Final = timedelta(days=1)
 
 Method = Literal["token", "link"]
 EndReason = Literal["logged_out", "revoked", "replaced"]
-FailureReason = Literal["unknown", "expired", "revoked", "used"]
+FailureReason = Literal["unknown", "expired", "revoked", "used", "elsewhere"]
 
 
 class Session(NamedTuple):
@@ -186,6 +187,8 @@ async def log_in(tx: WriteTransaction, secret: str, actor: Actor, limits: Limits
     state = token.state(tx.now)
     if state != "active":
         raise LoginFailed(state, token)
+    if not token.is_for(actor.address):
+        raise LoginFailed("elsewhere", token)
     await tx.conn.execute(delete(sessions).where(sessions.c.expires_at < tx.now - KEPT))
     new = new_secret(PREFIX)
     session_id = new_id()

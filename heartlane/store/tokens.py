@@ -27,6 +27,7 @@ from heartlane.store.columns import Timestamp
 from heartlane.store.ids import new_id
 from heartlane.store.schema import accounts, projects, tokens
 from heartlane.store.store import Store, WriteTransaction
+from heartlane.wire.networks import is_within, parse_networks
 
 Scope = Literal["viewer", "worker", "operator", "admin"]
 SCOPES: Final[tuple[Scope, ...]] = get_args(Scope)
@@ -36,6 +37,8 @@ DEFAULT_ACCOUNT: Final = "default"
 NAME_MAX: Final = 200
 """Characters of a token's or an account's name."""
 LIFETIME_MAX: Final = timedelta(days=36_500)
+NETWORKS_MAX: Final = 50
+"""Networks that one token may be limited to."""
 RANDOM_BYTES: Final = 32
 HINT_LENGTH: Final = len(PREFIX) + 8
 """Shown in lists. What stays hidden is still 208 random bits."""
@@ -48,7 +51,11 @@ class TokenError(Exception):
 
 
 class Token(NamedTuple):
-    """A token as lists show it. Times are aware UTC; None: never expires, not revoked, never used."""
+    """A token as lists show it. Times are aware UTC; None: never expires, not revoked, never used.
+
+    worker_prefix   how the ids of the workers begin that it may speak as; None: any
+    networks        from where it may be used, networks by comma; None: from anywhere
+    """
 
     id: str
     name: str
@@ -61,6 +68,12 @@ class Token(NamedTuple):
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    worker_prefix: str | None = None
+    networks: str | None = None
+
+    def is_for(self, address: str | None) -> bool:
+        """Whether it may be used from this address."""
+        return self.networks is None or is_within(address or "", parse_networks(self.networks))
 
     def state(self, now: datetime) -> Literal["active", "expired", "revoked"]:
         """Whether the token opens anything at `now`."""
@@ -112,6 +125,8 @@ def select_tokens() -> Select[Any]:
         tokens.c.expires_at,
         tokens.c.revoked_at,
         tokens.c.last_used_at,
+        tokens.c.worker_prefix,
+        tokens.c.networks,
     ).join_from(tokens, accounts)
 
 
@@ -177,6 +192,8 @@ async def create(
     account: str | None = None,
     project_id: str | None = None,
     lifetime: timedelta | None = None,
+    worker_prefix: str | None = None,
+    networks: Iterable[str] = (),
     actor: Actor | None = None,
 ) -> tuple[Token, str]:
     """Make a token; returns it and its secret, which can't be had again.
@@ -184,6 +201,8 @@ async def create(
     account     the account's name, made if there is none; left out: the project's, or `default`
     project_id  the one project the token sees, which has to be the account's; None: all of the account
     lifetime    None: never expires
+    worker_prefix   of scope worker alone: how the ids of the workers begin that it may speak as; None: any
+    networks    from where it may be used: addresses and networks; none: from anywhere
     actor       who makes it, for the audit log; None: whoever uses the command line
 
     Raises TokenError, StoreUnavailable.
@@ -194,6 +213,8 @@ async def create(
     if scope not in SCOPES:
         raise TokenError(f"there is no scope {scope!r}; there are {', '.join(SCOPES)}")
     _check_lifetime(lifetime)
+    _check_worker_prefix(scope, worker_prefix)
+    limits = {"worker_prefix": worker_prefix, "networks": _networks(networks)}
     async with store.writing() as tx:
         account_id: str | None = None
         if project_id is not None:
@@ -208,8 +229,11 @@ async def create(
             project_id=project_id,
             now=tx.now,
             lifetime=lifetime,
+            limits=limits,
         )
-        await _record(tx, actor, "token.created", token, {"scope": scope, "expires_at": token.expires_at})
+        details: dict[str, Any] = {"scope": scope, "expires_at": token.expires_at}
+        details |= {name: limit for name, limit in limits.items() if limit is not None}
+        await _record(tx, actor, "token.created", token, details)
         return token, secret
 
 
@@ -229,7 +253,7 @@ async def revoke(store: Store, token_id: str, *, actor: Actor | None = None) -> 
 async def rotate(
     store: Store, token_id: str, *, lifetime: timedelta | None = None, actor: Actor | None = None
 ) -> tuple[Token, str]:
-    """Revoke the token and make one of the same name, scope and reach, in one step; returns it and its secret.
+    """Revoke the token and make one of the same name, scope, reach and limits, in one step; returns it and its secret.
 
     lifetime: None gives the new token as long as the old one was given. Raises TokenError, StoreUnavailable.
     """
@@ -251,6 +275,7 @@ async def rotate(
             project_id=old.project_id,
             now=tx.now,
             lifetime=lifetime,
+            limits={"worker_prefix": old.worker_prefix, "networks": old.networks},
         )
         await _record(tx, actor, "token.revoked", old, {"replaced_by": token.id})
         await _record(tx, actor, "token.created", token, {"scope": token.scope, "in_place_of": old.id})
@@ -307,6 +332,7 @@ async def _insert(
     project_id: str | None,
     now: datetime,
     lifetime: timedelta | None,
+    limits: Mapping[str, str | None],
 ) -> tuple[Token, str]:
     secret = new_secret()
     token_id = new_id()
@@ -320,6 +346,7 @@ async def _insert(
         "hint": secret[:HINT_LENGTH],
         "created_at": now,
         "expires_at": None if lifetime is None else now + lifetime,
+        **limits,
     }
     await conn.execute(insert(tokens).values(row))
     return Token._make((await conn.execute(select_tokens().where(tokens.c.id == token_id))).one()), secret
@@ -347,3 +374,26 @@ def _check_name(what: str, name: str) -> None:
 def _check_lifetime(lifetime: timedelta | None) -> None:
     if lifetime is not None and not timedelta(seconds=1) <= lifetime <= LIFETIME_MAX:
         raise TokenError(f"a token must last at least 1 second and at most {LIFETIME_MAX.days} days")
+
+
+def _check_worker_prefix(scope: Scope, prefix: str | None) -> None:
+    if prefix is None:
+        return
+    if scope != "worker":
+        raise TokenError(f"only a token of scope worker speaks as workers; this one would be of scope {scope}")
+    if not prefix.strip() or len(prefix) > NAME_MAX or not prefix.isprintable():
+        raise TokenError(f"the beginning of a worker's id must be 1 to {NAME_MAX} printable characters")
+
+
+def _networks(texts: Iterable[str]) -> str | None:
+    """The networks as they are stored, or None for none. Raises TokenError."""
+    text = ",".join(texts)
+    try:
+        found = parse_networks(text)
+    except ValueError as error:
+        raise TokenError(f"the networks of a token {error}") from None
+    if text and not found:
+        raise TokenError("the networks of a token name none")
+    if len(found) > NETWORKS_MAX:
+        raise TokenError(f"a token may be limited to at most {NETWORKS_MAX} networks")
+    return ",".join(dict.fromkeys(map(str, found))) or None

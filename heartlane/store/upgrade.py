@@ -22,12 +22,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from heartlane.store import github_schema, news_schema, schema  # noqa: F401 - their tables belong to the metadata
+from heartlane.store import github_schema, news_schema, schema, session_schema  # noqa: F401 - their tables belong to the metadata
 from heartlane.store.columns import metadata
 from heartlane.store.errors import SchemaMismatch, StoreUnavailable
 from heartlane.store.postgres import CONNECT_SECONDS
 
-HEAD: Final = "0008"
+HEAD: Final = "0011"
 """The newest revision (a test compares it to the migrations): a start with a current schema needs no Alembic."""
 
 ADVISORY_LOCK: Final = 0x6865_6172_746C_616E  # "heartlan"

@@ -6,6 +6,8 @@ from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from pydantic import Field
+
 from heartlane.wire.answers import Answer
 from heartlane.wire.names import Open
 
@@ -64,6 +66,10 @@ class MeObject(Answer):
     account_id: UUID
     project_id: UUID | None
     """The one project that the token is limited to."""
+    worker_prefix: str | None = None
+    """How the ids of the workers begin that the token may speak as; null: any."""
+    networks: list[str] = Field(default_factory=list)
+    """From where the token may be used; empty: from anywhere."""
     session: SessionObject | None
     """The calling browser's session; null where the token itself was sent."""
     csrf_token: str | None

@@ -40,6 +40,8 @@ ANSWERS: Final[dict[str, Any]] = {
             "scope": "operator",
             "account_id": ACCOUNT,
             "project_id": None,
+            "worker_prefix": None,
+            "networks": ["198.51.100.0/24"],
             "session": SESSION_OBJECT,
             "csrf_token": "1rJ0yqgq3vZ4lG7m2u9dXxwP6cN8bK5aTfQeRsUoIhE",
         }

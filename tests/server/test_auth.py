@@ -85,12 +85,12 @@ async def test_a_token_names_its_caller(store: Store) -> None:
 async def test_a_verified_token_is_known_for_a_second(store: Store, time: Time, look_ups: LookUps) -> None:
     _, secret = await tokens.create(store, "ci", "worker")
     authenticator = Authenticator(store, monotonic=time)
-    assert authenticator.known(header(secret)) is None
+    assert authenticator.known(header(secret), HERE) is None
     principal = await authenticator.authenticate(header(secret), HERE)
     time.now += 0.999
-    assert authenticator.known(header(secret)) == principal
+    assert authenticator.known(header(secret), HERE) == principal
     time.now += 0.001
-    assert authenticator.known(header(secret)) is None
+    assert authenticator.known(header(secret), HERE) is None
     assert await authenticator.authenticate(header(secret), HERE) == principal
     assert look_ups.count == 2
 
@@ -136,7 +136,7 @@ async def test_the_cache_is_bounded(store: Store, monkeypatch: pytest.MonkeyPatc
     sent = [header((await tokens.create(store, f"t{number}", "worker"))[1]) for number in range(5)]
     for one in sent:
         await authenticator.authenticate(one, HERE)
-    assert [authenticator.known(one) is not None for one in sent] == [False, False, True, True, True]
+    assert [authenticator.known(one, HERE) is not None for one in sent] == [False, False, True, True, True]
 
 
 # --- refused tokens -----------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ async def test_trust_ends_with_the_token(store: Store, time: Time) -> None:
     store.clock.advance(59.5)
     await authenticator.authenticate(header(secret), HERE)
     time.now += 0.55
-    assert authenticator.known(header(secret)) is None
+    assert authenticator.known(header(secret), HERE) is None
 
 
 async def test_a_revoked_token_is_refused_on_every_server_within_the_trust(store: Store, time: Time) -> None:
@@ -214,7 +214,7 @@ async def test_trust_counts_from_before_the_database_was_asked(store: Store, tim
     authenticator = Authenticator(store, monotonic=time)
     await authenticator.authenticate(header(secret), HERE)
     time.now += 0.1
-    assert authenticator.known(header(secret)) is None
+    assert authenticator.known(header(secret), HERE) is None
 
 
 async def test_a_late_request_doesnt_join_a_look_up_that_began_long_before(
@@ -247,7 +247,7 @@ async def test_a_refusal_is_remembered(store: Store, time: Time, look_ups: LookU
     for _ in range(100):
         assert await code(authenticator, header(secret)) == "TOKEN_REVOKED"
     assert look_ups.count == 1
-    assert authenticator.known(header(secret)) is None
+    assert authenticator.known(header(secret), HERE) is None
 
 
 async def test_a_rotated_token_is_dead_and_its_successor_lives(store: Store) -> None:
@@ -278,7 +278,7 @@ async def test_nobody_is_let_in_past_the_trust_without_the_database(
 
     look_ups.answer = gone
     time.now += 0.9
-    assert authenticator.known(header(secret)) == principal
+    assert authenticator.known(header(secret), HERE) == principal
     time.now += 0.1
     for _ in range(3):
         with pytest.raises(StoreUnavailable):
@@ -319,7 +319,7 @@ async def test_bad_tokens_slow_their_address_down_and_nobody_else(store: Store, 
         assert (b"ratelimit-remaining", b"0") in error.headers
     assert look_ups.count == asked
 
-    assert authenticator.known(good)
+    assert authenticator.known(good, HERE)
     time.now += 1
     assert await authenticator.authenticate(good, HERE)
     assert await authenticator.authenticate(new, THERE)

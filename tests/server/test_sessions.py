@@ -13,7 +13,7 @@ from sqlalchemy import select
 
 from heartlane.server.settings import load_settings
 from heartlane.store import tokens
-from heartlane.store.schema import sessions as sessions_table
+from heartlane.store.session_schema import sessions as sessions_table
 from heartlane.store.store import Store
 from tests.browser import Browser
 from tests.harness import Harness, StandingClock, assert_error

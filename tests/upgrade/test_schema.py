@@ -8,7 +8,7 @@ from sqlalchemy import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
-from heartlane.store import github_schema, news_schema, schema  # noqa: F401 - their tables belong to the metadata
+from heartlane.store import github_schema, news_schema, schema, session_schema  # noqa: F401 - their tables belong to the metadata
 from heartlane.store.columns import metadata
 from heartlane.store.upgrade import upgrade_async
 from tests.upgrade.database import fetch, is_sqlite, tables

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Request
 from heartlane.lanes.commands import Cancel, Command, Pause, Release, Resume, Retry
 from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.run import Run
-from heartlane.server.auth import Principal, require
+from heartlane.server.auth import Principal, require, require_worker
 from heartlane.server.bodies import event_body
 from heartlane.server.context import Context
 from heartlane.server.depends import (
@@ -130,6 +130,8 @@ async def release_run(
     if body.worker_id is None:
         require(principal, "operator")
         by = principal.name
+    else:
+        require_worker(principal, body.worker_id)
     command = Release(body.worker_id, body.attempt, body.reason, body.retry_after, body.failed, by)
     return await _command(context, request, principal, run_id, command)
 

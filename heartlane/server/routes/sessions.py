@@ -36,6 +36,8 @@ async def read_me(principal: Viewer, context: Server, request: Request) -> Json:
         "scope": principal.scope,
         "account_id": principal.account_id,
         "project_id": principal.project_id,
+        "worker_prefix": principal.worker_prefix,
+        "networks": [str(network) for network in principal.networks],
         "session": session,
         "csrf_token": csrf,
     }

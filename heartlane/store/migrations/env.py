@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from heartlane.store import github_schema, news_schema, schema  # noqa: F401 - their tables belong to the metadata
+from heartlane.store import github_schema, news_schema, schema, session_schema  # noqa: F401 - their tables belong to the metadata
 from heartlane.store.columns import metadata
 
 context.configure(
