@@ -17,6 +17,8 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "database": "postgresql://heartlane:secret@db.example/heartlane",
     "host": "0.0.0.0",  # noqa: S104 - an example of what may be set
     "port": "8080",
+    "tls_cert": "lanes.example.com.pem",
+    "tls_key": "lanes.example.com.key",
     "rate_limits": "report=6000/minute,plan=off",
     "trusted_proxies": "127.0.0.1,10.0.0.0/8",
     "public_url": "https://lanes.example.com",
@@ -46,6 +48,8 @@ VALUES: Final[Mapping[str, str]] = {
     "github_webhook_secret": "16 to 500 characters; several by comma",
     "github_token": "a fine-grained or classic personal access token",
     "github_api_url": "an address",
+    "tls_cert": "a file that this server's user can read",
+    "tls_key": "a file that this server's user alone can read, without a password",
     "rate_limits": "`on`, `off`, or figures by [name](#rate-limits-by-name), by comma",
     "trusted_proxies": "addresses and networks, by comma",
     "public_url": "an address with `http://` or `https://`, without a path",

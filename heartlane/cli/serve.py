@@ -48,6 +48,7 @@ def _flags() -> inspect.Signature:
 def serve(**flags: Any) -> None:
     """Start the server. SIGTERM or Ctrl-C ends it once it has answered what it accepted."""
     settings = load_settings(flags)
+    settings.certificate()  # half of one is a wrong setting
     settings.database.prepare_folder()
     from heartlane.board.pages import make_router
     from heartlane.server.serve import CannotStart, run

@@ -26,6 +26,7 @@ from heartlane.server import docs_page, openapi
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Headers, render
 from heartlane.server.failures import as_api_error, unknown_method
+from heartlane.server.headers import for_browsers
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import AccessLog, App
 from heartlane.server.routes import (
@@ -150,12 +151,13 @@ class Front:
         self._app = app
         self._methods = methods
         self._trusted = context.settings.trusted_proxies
+        self._headers = for_browsers(context.settings)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        extra: Headers = []
+        extra: Headers = list(self._headers)
         started = False
 
         async def send_with(message: Message) -> None:

@@ -21,6 +21,7 @@ from heartlane.server.auth import Principal, require
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Headers, Issue, invalid_request, render, validation_error
 from heartlane.server.failures import as_api_error
+from heartlane.server.headers import for_machines
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import begin_request, log_hot_request, logs_hot_routes
 from heartlane.server.media import check_content_encoding, check_content_type, declared_size, too_large
@@ -69,6 +70,7 @@ class HotRoute:
         self._handle = handle
         self._trusted = context.settings.trusted_proxies
         self._body_max = context.settings.max_body_bytes
+        self._headers = for_machines(context.settings)
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send, path_id: str = "") -> None:
         gate = self._context.gate
@@ -98,6 +100,7 @@ class HotRoute:
             headers = refused_headers if refusal.code == "RATE_LIMITED" else [*headers, *refused_headers]
         finally:
             gate.leave()
+        headers += self._headers
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
         if started:

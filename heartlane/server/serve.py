@@ -25,6 +25,7 @@ from granian.constants import HTTPModes, Interfaces
 from granian.http import HTTP1Settings
 from granian.server.embed import Server
 
+from heartlane.server import tls
 from heartlane.server.app import create_app
 from heartlane.server.auth import Authenticator
 from heartlane.server.context import Context
@@ -81,6 +82,12 @@ def run(settings: Settings, pages: APIRouter | None = None) -> None:
 
 async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
     """Serve; whether everything has ended by then."""
+    certificate = settings.certificate()
+    if certificate is not None:
+        try:
+            tls.check(certificate)
+        except tls.BadCertificate as error:
+            raise CannotStart(str(error)) from None
     url = settings.database.reveal()
     with _only_server(url):
         try:
@@ -157,6 +164,7 @@ async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gat
 
     Also the benchmark's floor: the same program, interface, event loop and flags around a constant answer.
     """
+    certificate = settings.certificate()
     listening = _free_port(settings)
     server = Server(
         app,
@@ -170,6 +178,8 @@ async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gat
         backlog=BACKLOG,
         backpressure=CONNECTIONS_MAX,
         log_enabled=False,
+        ssl_cert=None if certificate is None else certificate.cert,
+        ssl_key=None if certificate is None else certificate.key,
     )
     server.workers_kill_timeout = STOP_SECONDS
     loop = asyncio.get_running_loop()
@@ -181,7 +191,9 @@ async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gat
     try:
         await asyncio.wait((serving, stop), timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
-            log.info("listening", address=settings.host, port=listening)
+            log.info(
+                "listening", address=settings.host, port=listening, scheme="http" if certificate is None else "https"
+            )
             await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()

@@ -22,6 +22,7 @@ from pydantic_settings import BaseSettings, NoDecode, PydanticBaseSettingsSource
 from heartlane.server.egress import Allowed, parse_allowed
 from heartlane.server.errors import issues_of
 from heartlane.server.limits import RateLimits, parse_rate_limits
+from heartlane.server.tls import Certificate
 from heartlane.server.vault import KEY_FILE_SUFFIX, Vault, read_keys
 from heartlane.wire.networks import Network, parse_networks
 from heartlane.wire.variables import CLIENT_VARIABLES, LANE_VARIABLES
@@ -175,6 +176,12 @@ class Settings(DatabaseSettings):
 
     host: str = Field("127.0.0.1", description="Address to listen on; 0.0.0.0 or :: for every one.")
     port: int = Field(8484, ge=0, le=65_535, description="Port to listen on; 0 takes any free one.")
+    tls_cert: Path | None = Field(
+        None,
+        description="File of the certificate to speak TLS with, as PEM, with those between it and its authority.",
+        examples=["none: plain HTTP"],
+    )
+    tls_key: Path | None = Field(None, description="File of the certificate's key, as PEM.", examples=["none"])
     rate_limits: Annotated[RateLimits, NoDecode] = Field(
         default_factory=lambda: parse_rate_limits("on"),
         description="on, off, or figures per route, such as report=6000/minute,plan=30/minute.",
@@ -262,6 +269,15 @@ class Settings(DatabaseSettings):
         if not HOST_NAME.fullmatch(host):
             raise ValueError("must be an address or a host name")
         return host
+
+    def certificate(self) -> Certificate | None:
+        """What to speak TLS with; None for plain HTTP. Raises SettingsError where a half of it is missing."""
+        if self.tls_cert is None and self.tls_key is None:
+            return None
+        if self.tls_cert is None or self.tls_key is None:
+            missing = "TLS_KEY" if self.tls_key is None else "TLS_CERT"
+            raise SettingsError(f"{PREFIX}{missing} is missing: the certificate and its key belong together")
+        return Certificate(self.tls_cert.expanduser(), self.tls_key.expanduser())
 
     @field_validator("rate_limits", mode="before")
     @classmethod

@@ -84,7 +84,7 @@ def served(database: str, folder: Path, *flags: str) -> Iterator[Served]:
     with log.open("wb") as stream:
         process = subprocess.Popen(command, env=environment(), stderr=stream, stdin=subprocess.DEVNULL)
     try:
-        yield Served(f"http://127.0.0.1:{_port(process, log)}", process, log)
+        yield Served(_address(process, log), process, log)
     finally:
         process.kill()
         process.wait(10)
@@ -96,12 +96,12 @@ def stop(server: Served) -> int:
     return server.process.wait(12)
 
 
-def _port(process: subprocess.Popen[bytes], log: Path) -> int:
+def _address(process: subprocess.Popen[bytes], log: Path) -> str:
     until = time.monotonic() + 30
     while time.monotonic() < until and process.poll() is None:
         for line in log.read_text("utf-8").splitlines():
             said = json.loads(line)
             if said["message"] == "listening":
-                return int(said["port"])
+                return f"{said['scheme']}://127.0.0.1:{said['port']}"
         time.sleep(0.02)
     raise AssertionError(f"the server doesn't listen: {log.read_text('utf-8')}")

@@ -19,6 +19,8 @@ VALUES = {
     "database": "sqlite:///{folder}/x.db",
     "host": "::1",
     "port": "0",
+    "tls_cert": "{folder}/x.pem",
+    "tls_key": "{folder}/x.key",
     "rate_limits": "report=6000/minute",
     "trusted_proxies": "10.0.0.0/8",
     "max_body_bytes": "1000000",
