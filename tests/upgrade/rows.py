@@ -503,7 +503,7 @@ _0007: Final[Tables] = {
     "phase_days": [{"project_id": PROJECT, "day": _DAY, "phase": "Prüfung", "bucket": 24, "shard": 0, "count": 7}],
 }
 
-_0011: Final[Tables] = {
+_0009: Final[Tables] = {
     "tokens": [
         {**_0001["tokens"][0], "worker_prefix": "build-", "networks": "10.0.0.0/8,2001:db8::/32"},
     ]
@@ -516,7 +516,7 @@ ROWS: Final[Mapping[str, Tables]] = {
     "0005": _0005,
     "0006": _0006,
     "0007": _0007,
-    "0011": _0011,
+    "0009": _0009,
 }
 """Revision → table → rows. A revision has the tables of those before it, but for those that it gives anew."""
 
