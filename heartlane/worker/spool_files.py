@@ -100,9 +100,11 @@ def read_header(body: bytes, path: Path) -> Header:
     """Raises SpoolVersion for another version's."""
     found = json.loads(body)
     if found.get("spool") != VERSION:
+        name = path.parent.name
         raise SpoolVersion(
-            f"{path} was written by another version of Heartlane, in form {found.get('spool')} (this one reads "
-            f"{VERSION}): flush or remove it with that version"
+            f"{path.parent} was written by another version of Heartlane, in form {found.get('spool', 'unknown')} (this "
+            f"one reads {VERSION}), and is left as it is: send it with that version's `heartlane spool flush`, or give "
+            f"it up with `heartlane spool discard {name}`"
         )
     return Header(found["server"], found["run"], found["attempt"], found["worker"])
 

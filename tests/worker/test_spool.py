@@ -377,6 +377,7 @@ def test_another_versions_spool_is_one_clear_error(open_spool: Open, tmp_path: P
     with pytest.raises(SpoolVersion, match="in form 99") as caught:
         open_spool()
     assert "\n" not in str(caught.value)
+    assert f"`heartlane spool discard {folder.name}`" in str(caught.value)
     (info,) = list_spools(tmp_path)
     assert info.problem == str(caught.value)
     assert not info.busy

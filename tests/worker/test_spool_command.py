@@ -6,12 +6,11 @@ import json
 import os
 import subprocess
 import sys
-import zlib
 from pathlib import Path
 
 from heartlane.cli.errors import CODE_OF
 from tests.worker.test_work import TICKS, started
-from tests.worker.work_process import Lanes, Worker, python
+from tests.worker.work_process import Lanes, Worker, of_another_version, python
 
 
 def spool(lanes: Lanes, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -47,14 +46,12 @@ def test_what_a_killed_worker_left_is_listed_shown_and_sent(lanes: Lanes, worker
 
 def test_a_spool_of_another_version_is_left_alone_and_has_a_code_of_its_own(lanes: Lanes, tmp_path: Path) -> None:
     folder = tmp_path / "state" / "spool" / "run.1.server"
-    folder.mkdir(parents=True)
-    (folder / "lock").write_text("")
-    body = json.dumps({"version": 99}).encode()
-    line = b"H %08x %d %b\n" % (zlib.crc32(b"H " + body), len(body), body)
-    (folder / "00000001.log").write_bytes(line)
+    held = of_another_version(folder)
     for verb in (["flush"], ["show", "run.1"]):
         ended = spool(lanes, tmp_path, *verb)
         assert ended.returncode == CODE_OF["spool_version"], ended.stderr
         assert "version" in ended.stderr
     assert "version" in spool(lanes, tmp_path, "list").stdout
-    assert (folder / "00000001.log").read_bytes() == line
+    assert (folder / "00000001.log").read_bytes() == held
+    assert spool(lanes, tmp_path, "discard", "run.1").returncode == 0
+    assert not folder.exists()

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import os
 import ssl
 import sys
-import zlib
 from pathlib import Path
 
 import pytest
 
 from heartlane.cli.errors import CODE_OF
+from heartlane.worker.spool_files import Header
+from heartlane.worker.spools import folder_of
 from tests.worker.test_doctor import CERTIFICATE, other_server
 from tests.worker.test_work import RESULT, claude
-from tests.worker.work_process import Lanes, Worker, wait_for
+from tests.worker.work_process import Lanes, Worker, of_another_version, wait_for
 
 
 def test_a_branch_that_nobody_makes_is_refused(lanes: Lanes, worker: Worker) -> None:
@@ -66,16 +67,32 @@ def test_a_spool_that_another_version_left_is_named_and_keeps_no_lane_from_being
 ) -> None:
     (run_id,) = lanes.add("newer", labels={"for": "newer"})
     folder = tmp_path / "state" / "spool" / "run.1.server"
-    folder.mkdir(parents=True)
-    (folder / "lock").write_text("")
-    body = json.dumps({"version": 99}).encode()
-    line = b"H %08x %d %b\n" % (zlib.crc32(b"H " + body), len(body), body)
-    (folder / "00000001.log").write_bytes(line)
+    held = of_another_version(folder)
+    os.utime(folder, (1, 1))  # of an age at which others are given up
     assert worker.start("--once", "--label", "for=newer", "--", "true").wait() == 0, worker.said()
     assert lanes.run(run_id)["state"] == "shipped"
     (said,) = [line for line in worker.said().splitlines() if "version" in line]
     assert str(folder) in said
-    assert (folder / "00000001.log").read_bytes() == line
+    assert "heartlane spool flush" in said
+    assert (folder / "00000001.log").read_bytes() == held
+
+
+def test_a_spool_of_another_version_where_the_lanes_own_should_be_hands_it_back(
+    lanes: Lanes, worker: Worker, tmp_path: Path
+) -> None:
+    (run_id,) = lanes.add("same", labels={"for": "same"})
+    folder = folder_of(tmp_path / "state" / "spool", Header(lanes.server.url, run_id, 1, "w"))
+    held = of_another_version(folder)
+    ran = tmp_path / "ran"
+    worker.start("--label", "for=same", "--", "touch", str(ran))
+    assert worker.wait() == CODE_OF["spool_version"], worker.said()
+    last = worker.said().splitlines()[-1]
+    assert last.startswith(f"heartlane: {folder} was written by another version of Heartlane, in form 99")
+    assert f"`heartlane spool discard {folder.name}`" in last
+    run = lanes.run(run_id)
+    assert (run["state"], run["failures"], run["attempt"]) == ("released", 0, 1)
+    assert not ran.exists()
+    assert (folder / "00000001.log").read_bytes() == held
 
 
 def test_an_agent_that_is_not_logged_in_has_a_code_of_its_own(lanes: Lanes, worker: Worker) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -172,6 +174,16 @@ def python(script: str, *arguments: str) -> list[str]:
 def prints(*lines: str, code: int = 0) -> list[str]:
     """A command that prints these lines and ends with that code."""
     return python(f"import sys\nfor line in {list(lines)!r}: print(line, flush=True)\nsys.exit({code})")
+
+
+def of_another_version(folder: Path) -> bytes:
+    """A spool in that folder, in a form that nobody knows; what its file holds."""
+    folder.mkdir(parents=True)
+    (folder / "lock").write_text("")
+    body = json.dumps({"spool": 99}).encode()
+    line = b"H %08x %d %b\n" % (zlib.crc32(b"H " + body), len(body), body)
+    (folder / "00000001.log").write_bytes(line)
+    return line
 
 
 def alive(pid: int) -> bool:
