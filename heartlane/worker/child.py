@@ -16,11 +16,9 @@ but the child itself, which kills what is left. See `heartlane.worker.guard` for
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
-import shutil
 import socket
 import subprocess
 import sys
@@ -31,7 +29,9 @@ from signal import Signals
 from types import TracebackType
 from typing import Final, NamedTuple, Self
 
-from heartlane.worker.errors import Kind, WorkerError
+from heartlane.worker import control_groups
+from heartlane.worker.child_errors import ChildError, GuardFailed, explain, no_answer
+from heartlane.worker.control_group import ControlGroup
 from heartlane.worker.tree import MARK_NAME, sweep
 
 START_SECONDS_MAX: Final = 30.0
@@ -47,39 +47,6 @@ _NO_SIGNAL: Final = getattr(socket, "MSG_NOSIGNAL", 0)
 """A guard that is gone is no reason for SIGPIPE, where the process that we are part of takes that one."""
 _BOOT: Final = "import sys; sys.path.append(sys.argv.pop()); from heartlane.worker.guard import main; main()"
 """Starts the guard as an imported, hence compiled, module, with nothing else of site-packages on its path."""
-
-
-class ChildError(WorkerError):
-    """The command was not started."""
-
-    def __init__(self, message: str, kind: Kind = "unusable") -> None:
-        super().__init__(message, kind)
-
-
-class CommandNotFound(ChildError):
-    """There is no such program."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "command_not_found")
-
-
-class CommandNotExecutable(ChildError):
-    """The file is there but can't be run: no permission, no interpreter, not a program of this machine."""
-
-    def __init__(self, message: str) -> None:
-        super().__init__(message, "not_executable")
-
-
-class FolderUnusable(ChildError):
-    """The folder to run in is not there or can't be entered."""
-
-
-class TooLate(ChildError):
-    """The deadline had passed before the command's first instruction: nothing of it has run."""
-
-
-class GuardFailed(ChildError):
-    """The guard didn't start or didn't answer: no processes left, no memory, a broken Python."""
 
 
 class Exit(NamedTuple):
@@ -128,6 +95,7 @@ class Child:
         self._unguarded = False
         self._beyond = 0
         self._closed = False
+        self._group: ControlGroup | None = None
         self._on_change: Callable[[Child], None] = _ignore
         self._listener = threading.Thread(target=self._listen, name="heartlane-guard", daemon=True)
 
@@ -163,12 +131,15 @@ class Child:
         try:
             if deadline is not None:
                 child._send(f"deadline {deadline!r}")
+            child._group = control_groups.make(mark)
+            if child._group is not None:
+                child._send(f"group {os.fsencode(child._group.path).hex()}")
             child._send(f"run {len(order)}", order)
             child._listener.start()
             with child._changed:
                 child._changed.wait_for(lambda: child.pid or child._unguarded, START_SECONDS_MAX)
             if not child.pid:
-                raise _explain(child._failed, argv[0], env, cwd) if child._failed else _no_answer(pipes[1])
+                raise explain(child._failed, argv[0], env, cwd) if child._failed else no_answer(pipes[1])
         except BaseException:
             child.close()
             for pipe in pipes:
@@ -322,6 +293,8 @@ class Child:
                 self._take(*line.decode().split(" "))
         self._guard.wait()
         self._control.close()
+        if self._group is not None:
+            self._group.remove()
         if self._empty:
             return
         with self._changed:
@@ -329,9 +302,11 @@ class Child:
             self._exit = self._exit or Exit(None, None)
             self._frozen = ""
             self._changed.notify_all()
-        # The guard was killed. The command died with it; what it had started is found by the mark, and may take as long
-        # to end as a device that it waits for.
-        while sweep(self.mark, SWEEP_SECONDS_MAX):
+        # The guard was killed. The command died with it; what it had started is found by the group and the mark, and
+        # may take as long to end as a device that it waits for.
+        while (self._group is not None and control_groups.end(self._group, SWEEP_SECONDS_MAX)) or sweep(
+            self.mark, SWEEP_SECONDS_MAX
+        ):
             continue
         self._take("empty")
 
@@ -413,38 +388,3 @@ def _start_guard(ours: socket.socket, theirs: socket.socket) -> tuple[subprocess
     os.close(out_end)
     os.close(err_end)
     return guard, (out, err)
-
-
-def _no_answer(stderr: int) -> GuardFailed:
-    """The exception for a guard that said nothing: if Python itself failed, it said why on standard error."""
-    os.set_blocking(stderr, False)
-    try:
-        lines = os.read(stderr, 65_536).decode(errors="replace").split("\n")
-    except BlockingIOError:
-        lines = []
-    said = [line for line in lines if line.strip()]
-    return GuardFailed("the command's guard doesn't answer" + (f": {said[-1]}" if said else ""))
-
-
-def _explain(failure: str, program: str, env: Mapping[str, str], cwd: str | Path) -> ChildError:
-    """The exception for what the guard said had failed: `STAGE ERRNO`."""
-    stage, number = failure.split(" ")
-    reason = os.strerror(int(number))
-    if stage == "fork":
-        return GuardFailed(f"no process can be started: {reason}")
-    if stage == "deadline":
-        return TooLate("it was not started: its deadline had passed")
-    if stage == "folder":
-        return FolderUnusable(f"can't run in {os.fspath(cwd)}: {reason}")
-    if int(number) == errno.ENOENT:
-        found = program if os.sep in program else shutil.which(program, path=env.get("PATH", os.defpath))
-        if found is None or not Path(cwd, found).exists():
-            return CommandNotFound(f"command not found: {program}")
-        return CommandNotExecutable(f"can't run {found}: the interpreter that it names is not there")
-    if int(number) == errno.ENOEXEC:
-        return CommandNotExecutable(f"can't run {program}: it is no program of this machine, and names no interpreter")
-    if int(number) == errno.ENOTDIR:
-        return CommandNotFound(f"command not found: {program}")
-    if int(number) == errno.E2BIG:
-        return ChildError(f"can't run {program}: the arguments and the environment are too long", "prompt_unusable")
-    return CommandNotExecutable(f"can't run {program}: {reason}")

@@ -7,6 +7,7 @@ one thread, no state on disk, and never waits for the sidecar.
 
 Lines over a socket, both ways, UTF-8, one command or report each. From the sidecar:
 
+    group PATH          put the command into this control group, whose folder's name stands there in hexadecimal
     run LENGTH          start the command: LENGTH bytes follow, fields separated by NUL: the folder to run in, the
                         number of arguments, the arguments, then the environment as NAME=VALUE. Once.
     freeze              hold the tree still (SIGSTOP) until `thaw`
@@ -34,14 +35,15 @@ To the sidecar:
 
 What it guarantees on Linux: the end of the sidecar, also by `kill -9`, is the end of the tree; the deadline holds
 through a hung, stopped or starved sidecar and through a suspended machine, looked at every TICK_SECONDS; `empty` is
-said only when no descendant is left and no process bears the mark.
+said only when no descendant is left, nobody is in the control group, and no process bears the mark.
 
 What it does NOT guarantee:
 - If the guard itself is killed, the kernel kills the command (PR_SET_PDEATHSIG), but not what the command started: the
-  sidecar sweeps by the mark, and finds none that threw its environment away. A set-uid command loses that signal.
+  sidecar kills who is in the group and sweeps by the mark. Without a group it finds none that threw its environment
+  away. A set-uid command loses that signal.
 - A guard that is itself stopped (SIGSTOP by somebody who looked for it) watches nothing until it is continued.
-- Processes of another user (sudo), or started on request by a daemon outside of the tree (docker, systemd-run, an
-  existing tmux server) and without the mark, are beyond its reach.
+- Processes of another user (sudo) without a group, or started on request by a daemon outside of the tree (docker,
+  systemd-run, an existing tmux server) and without the mark, are beyond its reach.
 - Stopping is no transaction: what a member handed to the kernel or to another host before, goes on there.
 - Without subreapers (macOS), a process that left its parent is known only if a look saw it before. What no look saw is
   found by the mark at the end, and killed then, without TERM. And when the guard is killed, nothing kills the command
@@ -57,6 +59,7 @@ import sys
 import time
 
 from heartlane.worker.clock import boottime
+from heartlane.worker.control_group import ControlGroup
 from heartlane.worker.tree import MARK_NAME, Tree, sweep
 
 TYPE_CHECKING = False
@@ -134,6 +137,8 @@ class Guard:
                 pause = STEP_SECONDS_MAX
         if self._mark:
             sweep(self._mark, STRAYS_SECONDS_MAX)
+        if self._tree.group is not None:
+            self._tree.group.remove()
         if self._command:
             self._say("empty")
 
@@ -141,6 +146,8 @@ class Guard:
         if self._orphaned_at is not None and time.monotonic() > self._orphaned_at + ORPHAN_SECONDS_MAX:
             return True
         if not self._childless or not (self._command or self._orphaned_at is not None):
+            return False
+        if self._tree.group is not None and self._tree.group.populated:
             return False
         return self._subreaper or not self._tree.members()
 
@@ -171,7 +178,9 @@ class Guard:
 
     def _obey(self, verb: str, *values: str) -> None:
         now = time.monotonic()
-        if verb == "run":
+        if verb == "group":
+            self._tree.group = ControlGroup(os.fsdecode(bytes.fromhex(values[0])))
+        elif verb == "run":
             self._start(self._take(int(values[0])))
         elif verb == "freeze":
             self._asked = True
@@ -231,8 +240,8 @@ class Guard:
         watching = self._deadline is not None and not overdue
         if watching and self._deadline is not None:
             pause = min(pause, TICK_SECONDS, max(0.0, self._deadline - boottime()))
-        # Where orphans go to init, nobody tells when they end.
-        return min(pause, 3600.0 if self._subreaper else TICK_SECONDS)
+        # Where orphans go to init, and of a group's members that are no descendants, nobody tells when they end.
+        return min(pause, 3600.0 if self._subreaper and not self._childless else TICK_SECONDS)
 
     def _freeze(self, now: float, why: str) -> float:
         if self._still >= 2 and now < self._recheck_at:
@@ -321,6 +330,8 @@ class Guard:
             self._failed(f"fork {error.errno}")
             return
         if self._command == 0:
+            if self._tree.group is not None:
+                self._tree.group.enter()
             _become(folder, arguments, environment, answer=ours, guard=guard, deadline=self._deadline)
         os.close(ours)
         # The guard keeps no end of the command's output: it is over when the last writer of the tree is.

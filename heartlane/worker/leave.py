@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Final, TypeVar
 
 from heartlane.client.lease import Standing
-from heartlane.worker.child import Child, TooLate
+from heartlane.worker.child import Child
+from heartlane.worker.child_errors import TooLate
 from heartlane.worker.keeper import Keeper
 from heartlane.worker.status import LaneStatus
 from heartlane.worker.tree import Tree, marked

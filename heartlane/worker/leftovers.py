@@ -1,4 +1,4 @@
-"""What workers that were killed left behind: events that weren't sent, private folders. Seen to when a worker starts.
+"""What workers that were killed left: processes, events that weren't sent, folders. Seen to when a worker starts.
 
 Events of an attempt that still holds its lane are sent, and the lane is given back at once, so that nobody waits for a
 dead worker's lease. Before that whatever still runs of the attempt is killed: its guard does that too, but may be late.
@@ -14,6 +14,7 @@ from typing import Final
 
 from heartlane.client.lease import Meaning
 from heartlane.wire.variables import PREFIX
+from heartlane.worker.control_groups import end, left_over
 from heartlane.worker.errors import WorkerError
 from heartlane.worker.exchange import Exchange
 from heartlane.worker.lane_folder import sweep
@@ -40,12 +41,20 @@ def take_care(exchange: Exchange, places: Places, screen: Status, repository: Re
 
     False where that needs the server, which can't be reached: to be done again when it can.
     """
+    end_processes(screen)
     with contextlib.suppress(OSError):
         sweep(places.lanes)
     if not _send_spools(exchange, places, screen) or not _prune_worktrees(exchange, repository, places, screen):
         screen.say("what earlier workers left is seen to when the server can be reached")
         return False
     return True
+
+
+def end_processes(screen: Status) -> None:
+    """Kill what is left in the control groups of workers that were killed together with their guards."""
+    for group in left_over():
+        if left := end(group, SWEEP_SECONDS_MAX):
+            screen.say(f"{left} processes that a killed worker left can't be ended: {sorted(group.members())}")
 
 
 def _send_spools(exchange: Exchange, places: Places, screen: Status) -> bool:

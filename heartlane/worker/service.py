@@ -99,7 +99,8 @@ def describe(system: System, service: Service) -> str:
 def unit(service: Service) -> str:
     """A systemd user unit.
 
-    A stop is for the worker alone, which ends its agents in order (KillMode); what is left after it, systemd kills.
+    A stop is for the worker alone, which ends its agents in order (KillMode); what is left after it, systemd kills. The
+    worker may make control groups for its commands below the unit's own (Delegate).
     """
     never = (
         f"RestartPreventExitStatus={' '.join(map(str, sorted(service.never_again)))}\n" if service.never_again else ""
@@ -119,6 +120,7 @@ def unit(service: Service) -> str:
         "SuccessExitStatus=130 143\n"
         f"RestartSec={RESTART_SECONDS}\n"
         f"{never}"
+        "Delegate=yes\n"
         "KillMode=mixed\n"
         f"TimeoutStopSec={STOP_SECONDS}\n"
         "\n"

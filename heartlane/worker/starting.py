@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from heartlane.worker.child import Child, ChildError, CommandNotExecutable, CommandNotFound, TooLate
+from heartlane.worker.child import Child
+from heartlane.worker.child_errors import ChildError, CommandNotExecutable, CommandNotFound, TooLate
 from heartlane.worker.errors import WorkerError
 
 

@@ -23,6 +23,8 @@ if TYPE_CHECKING:  # typing itself costs a megabyte that the guard doesn't have
     from collections.abc import Callable, Iterable
     from typing import Final
 
+    from heartlane.worker.control_group import ControlGroup
+
 MARK_NAME: Final = "HEARTLANE_LANE_MARK"
 """The environment variable that marks every process of one command."""
 ENVIRON_BYTES_MAX: Final = 4 * 1024 * 1024
@@ -205,18 +207,24 @@ class Tree:
     Each step is one round and returns at once; whoever calls repeats it until it finds nothing more to do. That takes
     several rounds, because a process that is not stopped yet may fork while the others are looked at. `beyond` counts
     the members of the last round that belong to another user (sudo) and can't be signalled.
+
+    `group`, where there is one, is the control group that the command was put into: whoever is in it is a member too,
+    and is reached through it besides the signals, which come first, so that a tree is treated alike on every machine.
     """
 
     def __init__(self, root: int) -> None:
         self.root = root
+        self.group: ControlGroup | None = None
         self.beyond = 0
         self._seen: dict[int, str] = {}
         self._held: dict[tuple[int, str], Process] = {}
+        self._group_held = False
+        self._reached: set[int] = set()  # in this round, through the group
 
     @property
     def holds(self) -> bool:
         """Whether `freeze_step` stopped anything that `thaw` has not continued yet."""
-        return bool(self._held)
+        return bool(self._held) or self._group_held
 
     def members(self) -> list[Process]:
         """All that are alive, parents before their children.
@@ -231,6 +239,8 @@ class Tree:
         found: dict[int, Process] = {}
         waiting = [*children.get(self.root, ())]
         waiting += [table[pid] for pid, start in self._seen.items() if pid in table and table[pid].start == start]
+        if self.group is not None:  # read after the table: who has a pid of it by now has another start than in there
+            waiting += [table[pid] for pid in self.group.members() if pid in table]
         for process in waiting:  # grows while it is gone through
             if process.pid not in found and process.pid != self.root:
                 found[process.pid] = process
@@ -245,8 +255,10 @@ class Tree:
         All stand still when this was 0 twice in a row: the first look may have missed a child born during it.
         """
         running = self.beyond = 0
-        for process in self.members():
-            if process.stopped:
+        members = self.members()
+        self._reached = self.group.members() if self.group is not None and self.group.frozen else set()
+        for process in members:
+            if process.stopped or process.pid in self._reached:
                 continue
             # In D it runs no code of its own, and stops before it would; that may take as long as its device does.
             if process.state == "D" and process.key in self._held:
@@ -254,6 +266,9 @@ class Tree:
             if self._send(process, signal.SIGSTOP):
                 self._held.setdefault(process.key, process)
                 running += 1
+        # Not before: whoever stands still by its group takes no SIGSTOP until it goes on.
+        if not running and self.group is not None and self.group.freeze():
+            self._group_held = True
         return running
 
     def thaw(self) -> None:
@@ -261,16 +276,24 @@ class Tree:
 
         What had stopped by itself stays so.
         """
+        self._thaw_group()
         for process in reversed(self._held.values()):
             self._send(process, signal.SIGCONT)
         self._held.clear()
+
+    def _thaw_group(self) -> None:
+        if self._group_held and self.group is not None:
+            self.group.thaw()
+        self._group_held = False
 
     def terminate(self) -> None:
         """Ask every member to end, and wake those that are stopped, so that they can."""
         self.beyond = 0
         members = self.members()
+        self._reached = set()
         for process in members:
             self._send(process, signal.SIGTERM)
+        self._thaw_group()
         for process in reversed(members):
             self._send(process, signal.SIGCONT)
         self._held.clear()
@@ -281,13 +304,16 @@ class Tree:
         All are stopped before the first is killed, so that none has time to start another in its place.
         """
         self.beyond = 0
-        return _kill(self.members(), self._send)
+        members = self.members()
+        grouped = self.group.members() if self.group is not None else set()
+        self._reached = grouped if self.group is not None and self.group.kill() else set()
+        return _kill(members, self._send)
 
     def _send(self, process: Process, number: int) -> bool:
         try:
             return send(process, number)
         except PermissionError:
-            self.beyond += 1
+            self.beyond += process.pid not in self._reached
             return False
 
 

@@ -84,6 +84,37 @@ def daemon(path: str, stays: str = "") -> None:
         forever()
 
 
+def unmarked_daemon(path: str) -> None:
+    """Double-forks into a session of its own and throws its environment away, so that nothing tells whose it was."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            null = os.open(os.devnull, os.O_RDWR)
+            for descriptor in (0, 1, 2):
+                os.dup2(null, descriptor)
+            arguments = [sys.executable, "-I", "-S", __file__, "notes_itself", path]
+            os.execve(arguments[0], arguments, {})  # noqa: S606
+        os._exit(0)
+    os.wait()
+    forever()
+
+
+def notes_itself(path: str) -> None:
+    """Notes its pid, and can only be killed."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    note(path, str(os.getpid()))
+    forever()
+
+
+def becomes_nobody(path: str) -> None:
+    """Root's, until it becomes another user's, as with sudo; ticks."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.setuid(65_534)
+    while True:
+        os.write(descriptor, b"tick\n")
+        time.sleep(0.01)
+
+
 def holds_stdout(path: str) -> None:
     """Ends at once with code 7, leaving a grandchild that holds standard output."""
     if os.fork() == 0:

@@ -13,12 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from heartlane.worker.child import (
-    Child,
+from heartlane.worker.child import Child, Exit
+from heartlane.worker.child_errors import (
     ChildError,
     CommandNotExecutable,
     CommandNotFound,
-    Exit,
     FolderUnusable,
     GuardFailed,
 )

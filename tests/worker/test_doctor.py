@@ -20,12 +20,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+from heartlane.worker import control_groups
 from heartlane.worker.doctor import Finding, Patient, examine
 from heartlane.worker.places import places
 from heartlane.worker.repository import Repository
 from heartlane.worker.worktree import prepare
 from tests.cli.command import Served, assert_one_line, environment, heartlane, served
 from tests.worker.repositories import own_settings, repository, run_of, with_remote
+from tests.worker.work_process import of_another_version
 
 CERTIFICATE = Path(__file__).with_name("localhost.pem")
 """A certificate for localhost with its key, signed by itself: no machine trusts it."""
@@ -339,6 +341,12 @@ def test_events_that_nobody_sends(tmp_path: Path) -> None:
     assert (finding.level, finding.says) == ("warning", f"2 lanes have events in {spool} that no worker is sending")
     assert "heartlane spool flush" in finding.cure
     shutil.rmtree(spool)
+    of_another_version(spool / "newer")
+    finding = found("spool", tmp_path)
+    assert finding.level == "warning"
+    assert finding.says.startswith("another version of Heartlane wrote newer in ")
+    assert "of that version" in finding.cure
+    shutil.rmtree(spool)
     assert found("spool", tmp_path) == Finding("spool", "ok", "nothing is left to send")
 
 
@@ -350,7 +358,7 @@ def test_the_command_says_it_all(server: Served, tokens: dict[str, str], tmp_pat
     assert well.code == 0, well
     assert well.err == ""
     assert [line.split()[:2] for line in well.out.splitlines()] == [
-        *(["ok", check] for check in ("server", "clock", "token", "git", "state", "disk", "spool")),
+        *(["ok", check] for check in ("server", "clock", "token", "git", "state", "disk", "group", "spool")),
         ["no", "problems,"],
     ]
 
@@ -403,3 +411,17 @@ def test_the_command_needs_none_of_the_servers_libraries(tmp_path: Path) -> None
     ended = subprocess.run(command, env=environment(), capture_output=True, text=True, check=False, timeout=60)
     assert ended.stderr == ""
     assert json.loads(ended.stdout)["findings"][0]["check"] == "server"
+
+
+def test_how_commands_are_held_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    why_not = control_groups.try_out()
+    finding = found("group", tmp_path)
+    assert finding.level == "ok"
+    if why_not is None:
+        assert finding.says == "commands run in control groups of their own"
+    else:
+        assert why_not in finding.says
+    monkeypatch.setattr(control_groups, "_OWN", os.devnull)
+    finding = found("group", tmp_path)
+    assert (finding.level, "without a control group" in finding.says) == ("ok", True)
+    assert "there is no cgroup v2 here" in finding.says

@@ -14,7 +14,8 @@ import psutil
 import pytest
 
 from heartlane.worker import child as child_module
-from heartlane.worker.child import Child, Exit, TooLate
+from heartlane.worker.child import Child, Exit
+from heartlane.worker.child_errors import TooLate
 from heartlane.worker.clock import boottime
 from heartlane.worker.tree import look, marked
 from tests.worker.conftest import PARENT, PATIENCE, ROOT, Parent, Printed, Start, alive, noted, until, zoo

@@ -15,7 +15,7 @@ import psutil
 from heartlane.cli.errors import CODE_OF
 from heartlane.lanes.bounds import RETRY_AFTER_SECONDS_MAX
 from heartlane.worker.attempt import Ended
-from heartlane.worker.child import TooLate
+from heartlane.worker.child_errors import TooLate
 from heartlane.worker.clock import boottime
 from heartlane.worker.fleet import AUTH_REST_SECONDS_MAX, Rest
 from heartlane.worker.keeper import Keeper

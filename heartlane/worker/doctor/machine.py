@@ -1,4 +1,4 @@
-"""The machine: Git and its repository, the disk, and what ended workers left on it."""
+"""The machine: Git and its repository, the disk, how commands are held, and what ended workers left."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from heartlane.worker.control_groups import try_out
 from heartlane.worker.doctor.findings import Finding, Level, Patient
 from heartlane.worker.errors import WorkerError
 from heartlane.worker.git import VERSION_MIN, git_version, run_program
 from heartlane.worker.places import Places
 from heartlane.worker.repository import Repository
+from heartlane.worker.spools import read_info
 
 REMOTE_SECONDS: Final = 30.0
 GH_SECONDS: Final = 30.0
@@ -119,6 +121,15 @@ def look_at_disk(places: Places) -> Iterator[Finding]:
     yield Finding("disk", level, shown, "" if level == "ok" else cure)
 
 
+def look_at_group() -> Iterator[Finding]:
+    why_not = try_out()
+    if why_not is None:
+        says = "commands run in control groups of their own"
+    else:
+        says = f"commands are held without a control group, which is well too unless they use sudo ({why_not})"
+    yield Finding("group", "ok", says)
+
+
 def look_at_spool(folder: Path) -> Iterator[Finding]:
     try:
         left = (
@@ -130,13 +141,21 @@ def look_at_spool(folder: Path) -> Iterator[Finding]:
     if not left:
         yield Finding("spool", "ok", "nothing is left to send")
         return
-    lanes = f"{len(left)} lanes have" if len(left) > 1 else "1 lane has"
-    yield Finding(
-        "spool",
-        "warning",
-        f"{lanes} events in {folder} that no worker is sending",
-        "See them with heartlane spool list, send them with heartlane spool flush.",
-    )
+    unreadable = [path.name for path in left if read_info(path).problem is not None]
+    if unreadable:
+        yield Finding(
+            "spool",
+            "warning",
+            f"another version of Heartlane wrote {', '.join(unreadable)} in {folder}, which this one leaves alone",
+            "Send that with heartlane spool flush of that version, or give it up with heartlane spool discard.",
+        )
+    if lanes := len(left) - len(unreadable):
+        yield Finding(
+            "spool",
+            "warning",
+            f"{f'{lanes} lanes have' if lanes > 1 else '1 lane has'} events in {folder} that no worker is sending",
+            "See them with heartlane spool list, send them with heartlane spool flush.",
+        )
 
 
 def _is_left(spool: Path) -> bool:
