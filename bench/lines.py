@@ -64,12 +64,24 @@ while True:
 
 
 class Sightings:
-    """Lines that were seen in one way: how long after each was printed."""
+    """Lines that were seen in one way: how long after each was printed.
+
+    Those count that were printed between `begin` and `end`, whenever they are seen: an observer has to catch up first
+    with what was printed before it came.
+    """
 
     def __init__(self) -> None:
         self._seconds: list[float] = []
         self._latest: dict[str, float] = {}
-        self.counting = False
+        self._since = self._until = float("inf")
+
+    def begin(self) -> None:
+        """Count from now on."""
+        self._since = time.monotonic()
+
+    def end(self) -> None:
+        """Count no line that is printed from now on."""
+        self._until = time.monotonic()
 
     def see(self, run_id: str, line: str | None) -> None:
         """A line of a run; one that was seen before counts no more, nor does one of before the counting."""
@@ -80,7 +92,7 @@ class Sightings:
         if printed_at <= self._latest.get(run_id, 0.0):
             return
         self._latest[run_id] = printed_at
-        if self.counting:
+        if self._since <= printed_at <= self._until:
             self._seconds.append(now - printed_at)
 
     def add_to(self, report: Report, engine: str, name: str, what: str) -> float:
@@ -176,12 +188,13 @@ async def measure(
         async with _observing(server, token, runs, ways):
             await asyncio.sleep(SETTLE_SECONDS)
             for sightings in ways.values():
-                sightings.counting = True
+                sightings.begin()
             (of_workers, of_server), flushes = await asyncio.gather(
                 _watch(ours, server, seconds), asyncio.to_thread(_flush, folder, seconds)
             )
             for sightings in ways.values():
-                sightings.counting = False
+                sightings.end()
+            await asyncio.sleep(SETTLE_SECONDS)
             workers.check()
         observed = min(OBSERVED, len(runs))
         worst = max(
