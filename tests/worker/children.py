@@ -17,6 +17,12 @@ def note(path: str, text: str) -> None:
     os.close(descriptor)
 
 
+def until_noted(path: str) -> None:
+    """Wait until another process has added a line; what is left behind might be killed before it did."""
+    while not os.path.exists(path):  # noqa: PTH110
+        time.sleep(0.005)
+
+
 def forever() -> None:
     """Go on until somebody ends it, but not for ever, should a test forget it."""
     time.sleep(600)
@@ -80,6 +86,7 @@ def daemon(path: str, stays: str = "") -> None:
             forever()
         os._exit(0)
     os.wait()
+    until_noted(path)
     if stays:
         forever()
 
@@ -120,6 +127,7 @@ def holds_stdout(path: str) -> None:
     if os.fork() == 0:
         note(path, str(os.getpid()))
         forever()
+    until_noted(path)
     os._exit(7)
 
 
