@@ -1,29 +1,26 @@
-"""`heartlane db`: the database's schema. `serve` brings it up to date by itself; these are for doing it apart."""
+"""`heartlane db`: what is done with a database itself, beside its servers or without them.
+
+`serve` brings the schema up to date by itself. What each verb does stands in `heartlane.store`; here is what it says.
+"""
 
 from __future__ import annotations
 
+import json
 from typing import Annotated
 
 import typer
 
-from heartlane.cli.errors import UNUSABLE
+from heartlane.cli.db_backup import backup, restore
+from heartlane.cli.db_options import Database
+from heartlane.cli.errors import CODE_OF, UNUSABLE
+from heartlane.cli.output import AsJson
 
 app = typer.Typer(
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Bring the database up to date, and see how it stands.",
+    help="Bring the database up to date, check, back up, restore, prune, export and move it.",
 )
-
-Database = Annotated[
-    str | None,
-    typer.Option(
-        "--database",
-        metavar="URL",
-        help="sqlite:///path or postgresql://…. Default: HEARTLANE_DATABASE, else a file in the user's data folder.",
-        show_default=False,
-    ),
-]
 
 
 @app.command()
@@ -56,15 +53,48 @@ def status(database: Database = None) -> None:
 
 
 @app.command()
-def check(database: Database = None) -> None:
-    """Look for anything wrong with the schema: a line each and exit 1; nothing wrong: exit 0."""
+def check(
+    database: Database = None,
+    *,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Leave out what takes long: every run against its log, indexes.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Look for anything wrong: the schema, damaged pages, what must always hold, and every run against its log.
+
+    Changes nothing, and may run beside a server. Nothing wrong: exit 0. Something is wrong with what is stored: a line
+    each and exit 50. The schema is not this version's, or the database can't be reached: exit 1.
+    """
     from heartlane.server.settings import load_database
-    from heartlane.store import upgrade as schema
+    from heartlane.store.check import check as check_database
 
     url = load_database(database)
-    problems = schema.check(url.reveal())
-    for problem in problems:
-        print(problem)
-    if problems:
-        raise typer.Exit(UNUSABLE)
-    print("No problem found.")
+    found = check_database(url.reveal(), quick=quick)
+    if as_json:
+        problems = [{"kind": each.kind, "run_id": each.run_id, "message": each.message} for each in found.problems]
+        checked = {"runs": found.runs, "events": found.events}
+        print(
+            json.dumps(
+                {
+                    "database": str(url),
+                    "schema": found.schema,
+                    "problems": problems,
+                    "more_problems": found.more,
+                    "checked": checked,
+                }
+            )
+        )
+    else:
+        for problem in found.problems:
+            print(problem)
+        if found.more:
+            print(f"And {found.more} more.")
+        if not found.problems:
+            print("No problem found." if quick else f"No problem found in {found.runs} runs and {found.events} events.")
+    if found.problems:
+        raise typer.Exit(CODE_OF["damaged"] if found.damaged else UNUSABLE)
+
+
+app.command()(backup)
+app.command()(restore)

@@ -212,6 +212,20 @@ EXIT_CODES: Final = (
         "Run the same command again at the time that the line names: it goes on where it stopped.",
         again=True,
     ),
+    ExitCode(
+        50,
+        "damaged",
+        "`heartlane db check` found that something is wrong with what the database holds.",
+        "Stop the server, and restore a backup: `heartlane db restore FILE`.",
+        again=False,
+    ),
+    ExitCode(
+        51,
+        "in_use",
+        "A server has the database open, and this can't be done beside it.",
+        "Stop every server on the database, and run the same command again.",
+        again=True,
+    ),
     ExitCode(129, "hung_up", "Ended with its terminal, after the lanes were given back.", "", again=False),
     ExitCode(130, "interrupted", "Ended by Ctrl-C.", "", again=False),
     ExitCode(143, "terminated", "Ended by SIGTERM, after the lanes were given back.", "", again=False),
@@ -370,14 +384,15 @@ def _expected_of_the_server(error: Exception) -> tuple[str, int] | None:
         from sqlalchemy.exc import DBAPIError
 
         from heartlane.server.settings import SettingsError
-        from heartlane.store.errors import StoreError
+        from heartlane.store.errors import InUse, StoreDamaged, StoreError
         from heartlane.store.tokens import TokenError
     except ModuleNotFoundError:
         return None  # a worker's machine: what raises these isn't here either
     if isinstance(error, SettingsError | TokenError):
         return str(error), WRONG_INPUT
     if isinstance(error, StoreError):
-        return str(error), UNUSABLE
+        kinds = {InUse: "in_use", StoreDamaged: "damaged"}
+        return str(error), CODE_OF[kinds.get(type(error), "unusable")]
     if isinstance(error, DBAPIError):
         return f"the database can't be used: {error.orig}", UNUSABLE
     return None

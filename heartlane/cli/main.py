@@ -17,7 +17,7 @@ COMMANDS: Final = {
     "logout": "Forget the token that is kept.",
     "serve": "Start the server.",
     "token": "Make, list, revoke and rotate the tokens that callers send.",
-    "db": "Bring the database up to date, and see how it stands.",
+    "db": "Look after the database: check, back up, restore, prune, export, move.",
     "sessions": "See which browsers are logged in, and log them out.",
     "audit": "See who did what.",
     "work": "Claim lanes, and run an agent on each.",

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
-from heartlane.cli.db import Database
+from heartlane.cli.db_options import Database
 from heartlane.cli.durations import parse_duration
 from heartlane.cli.errors import UNUSABLE, CommandError
 from heartlane.cli.output import (

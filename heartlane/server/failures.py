@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from heartlane.server.errors import ApiError, Issue, invalid_request, issues_of
-from heartlane.store.errors import StoreError, StoreUnavailable
+from heartlane.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from heartlane.store.pages import BadCursor
 
 MAYBE_DONE: Final = (
@@ -33,8 +33,9 @@ def as_api_error(error: Exception | asyncio.CancelledError, path: str) -> ApiErr
         case StoreError():
             log.warning("unavailable", path=path, error=str(error))
             maybe_done = isinstance(error, StoreUnavailable) and error.maybe_done
-            advice = MAYBE_DONE if maybe_done else "Try again in a moment."
-            return ApiError("UNAVAILABLE", f"{error.message} {advice}", retry_after=error.retry_after)
+            later = "" if isinstance(error, StoreDamaged) else " Try again in a moment."
+            advice = f" {MAYBE_DONE}" if maybe_done else later
+            return ApiError("UNAVAILABLE", f"{error.message}{advice}", retry_after=error.retry_after)
         case asyncio.CancelledError():
             log.warning("interrupted", path=path)
             return ApiError("UNAVAILABLE", f"The server had to end before this was done. {MAYBE_DONE}")

@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import gc
 import os
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Sequence
-from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import structlog
 import uvloop
@@ -43,7 +41,8 @@ from heartlane.server.streams import Bounds, Streams
 from heartlane.server.takeback import TakeBackLoop
 from heartlane.server.waiters import Waiters
 from heartlane.server.watch import Watch
-from heartlane.store.errors import SchemaMismatch, StoreError
+from heartlane.store.errors import InUse, SchemaMismatch, StoreError, StoreUnavailable
+from heartlane.store.exclusive import only_user
 from heartlane.store.store import Store, sqlite_path
 from heartlane.store.upgrade import upgrade_async
 
@@ -231,20 +230,12 @@ def _free_port(settings: Settings) -> int:
 @contextlib.contextmanager
 def _only_server(url: str) -> Any:
     """Holds a SQLite database's lock file: a second server on it would have a second writer, and a second memory."""
-    if not url.startswith("sqlite:"):
-        yield
-        return
-    path = sqlite_path(url)
-    lock_path = Path(f"{path.resolve()}.lock")  # one lock for one file, whatever links lead to it
-    try:
-        lock: IO[str] = lock_path.open("w")
-    except OSError as error:
-        raise CannotStart(f"Can't write beside the database {path}: {error.strerror}.") from error
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise CannotStart(
-                f"Another server runs on {path}. A SQLite database takes one; use PostgreSQL for several."
-            ) from None
+    with contextlib.ExitStack() as stack:
+        if url.startswith("sqlite:"):
+            path = sqlite_path(url)
+            refusal = f"Another server runs on {path}. A SQLite database takes one; use PostgreSQL for several."
+            try:
+                stack.enter_context(only_user(path, refusal))
+            except (InUse, StoreUnavailable) as error:
+                raise CannotStart(str(error)) from error
         yield

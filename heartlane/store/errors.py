@@ -8,8 +8,10 @@ class StoreError(Exception):
 
     StoreError
     ├── StoreUnavailable   the database is gone, full or busy; ask again after `retry_after` seconds
+    │   └── StoreDamaged   its file is damaged: asking again doesn't help before a person has mended it
     ├── Overloaded         more commands wait than the ledger may hold; ask again after `retry_after` seconds
-    └── SchemaMismatch     the database's schema is not the one this version works with
+    ├── SchemaMismatch     the database's schema is not the one this version works with
+    └── InUse              a server has the database open, or another command works on it
     """
 
     def __init__(self, message: str, retry_after: float = 1.0) -> None:
@@ -45,9 +47,17 @@ class StoreUnavailable(StoreError):
         return f"{self.message.removesuffix('.')}: {str(self.cause) or type(self.cause).__name__}"
 
 
+class StoreDamaged(StoreUnavailable):
+    """The database file is damaged, so that nothing that it says can be relied on."""
+
+
 class Overloaded(StoreError):
     """The ledger's queue is full. The command was not accepted."""
 
 
 class SchemaMismatch(StoreError):
     """The database was made by a newer version, or is not Heartlane's."""
+
+
+class InUse(StoreError):
+    """Somebody has the database open who must not have: the text says who, and what to do."""

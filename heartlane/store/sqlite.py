@@ -23,6 +23,7 @@ from heartlane.store.audit import Entry
 from heartlane.store.batch import COLUMN_SETS, ClaimNext, Holder, LockedRuns, Offer, OnRun, Writes
 from heartlane.store.clock import Clock
 from heartlane.store.columns import from_micros, to_micros
+from heartlane.store.damage import Damage, is_damage
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.gates import ACTIVE_QUERY, LIMITS_QUERY, UPDATE_BUDGET, Limits, Probe, budget_row, by_project
 from heartlane.store.ledger import Applied
@@ -43,6 +44,7 @@ PRAGMAS: Final = (
     f"PRAGMA busy_timeout = {int(BUSY_TIMEOUT_SECONDS * 1000)}",
     "PRAGMA wal_autocheckpoint = 2000",
     "PRAGMA cache_size = -16384",
+    "PRAGMA cell_size_check = ON",  # a damaged page is found when it is read, not when something falls over it
 )
 
 _SELECT: Final = "SELECT " + ", ".join(f'r."{name}"' for name in RUN_COLUMNS) + " FROM runs AS r"
@@ -112,6 +114,8 @@ def connect(path: Path) -> sqlite3.Connection:
         for pragma in PRAGMAS:
             connection.execute(pragma)
     except sqlite3.Error as error:
+        if is_damage(error):
+            raise
         raise StoreUnavailable("SQLite can't open the database.", cause=error) from error
     return connection
 
@@ -248,10 +252,12 @@ class SqliteEngine:
     path        the database file; its folder has to exist
     writer      shared with every other write of this process, so that the file has one writer at a time
     audience    which projects have webhooks
+    damage      what is known of the file's damage
     """
 
-    def __init__(self, path: Path, clock: Clock, writer: asyncio.Lock, audience: Audience) -> None:
+    def __init__(self, path: Path, clock: Clock, writer: asyncio.Lock, audience: Audience, damage: Damage) -> None:
         self._path = path
+        self._damage = damage
         self._clock = clock
         self._audience = audience
         self._writer = writer
@@ -264,6 +270,7 @@ class SqliteEngine:
 
     def _apply(self, entries: Sequence[OnRun | ClaimNext]) -> Applied:
         committing = False
+        self._damage.refuse()
         try:
             if self._connection is None:
                 self._connection = connect(self._path)
@@ -278,14 +285,15 @@ class SqliteEngine:
                 if connection.in_transaction:
                     connection.execute("ROLLBACK")
                 raise
-        except sqlite3.OperationalError as error:
-            # A full disk or a busy file is seen before the last page is written; after an I/O error nobody can say.
-            maybe_done = committing and error.sqlite_errorcode & 0xFF == sqlite3.SQLITE_IOERR
-            raise StoreUnavailable("SQLite can't write now.", cause=error, maybe_done=maybe_done) from error
-        except sqlite3.DatabaseError as error:
+        except sqlite3.Error as error:
+            if is_damage(error):
+                raise self._damage.found(error, maybe_done=committing) from error
             if isinstance(error, (sqlite3.IntegrityError, sqlite3.DataError, sqlite3.ProgrammingError)):
                 raise
-            raise StoreUnavailable("SQLite can't read the database.", 5.0, cause=error) from error
+            # A full disk or a busy file is seen before the last page is written; after an I/O error nobody can say.
+            code = getattr(error, "sqlite_errorcode", 0)
+            maybe_done = committing and code & 0xFF == sqlite3.SQLITE_IOERR
+            raise StoreUnavailable("SQLite can't write now.", cause=error, maybe_done=maybe_done) from error
         return Applied(outcomes, announcement, tx.told)
 
     async def close(self) -> None:

@@ -24,6 +24,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from heartlane.store.audience import Audience
 from heartlane.store.batch import Announcement, Opening
 from heartlane.store.clock import Clock
+from heartlane.store.damage import Damage, is_damage
 from heartlane.store.errors import StoreUnavailable
 from heartlane.store.feed import CHANNEL, Feed, encode
 from heartlane.store.ids import new_id
@@ -33,6 +34,12 @@ from heartlane.store.news_schema import webhooks
 from heartlane.store.postgres import PostgresEngine, connect_arguments
 from heartlane.store.sqlite import PRAGMAS, SqliteEngine
 
+READER_PRAGMAS: Final = (
+    "PRAGMA query_only = ON",
+    "PRAGMA busy_timeout = 5000",
+    "PRAGMA cache_size = -4096",
+    "PRAGMA cell_size_check = ON",
+)
 POOL_SIZE_DEFAULT: Final = 8
 POOL_WAIT_SECONDS: Final = 5.0
 """Longest wait for a connection, the time to find out that a pooled one is dead included."""
@@ -72,6 +79,7 @@ class Store:
     ledger      how existing runs change
     feed        announcements of what was committed, here and on other servers
     audience    which projects have webhooks, and whom to wake when there is something for them
+    damage      whether the database was found damaged: nothing works on it from then on
     """
 
     def __init__(
@@ -89,13 +97,14 @@ class Store:
         self.clock = clock or Clock()
         self.feed = Feed()
         self.audience = Audience()
+        self.damage = Damage()
         self._one_writer = asyncio.Lock()
         self._listener: Listener | None = None
         self._connect_seconds: float | None
         self._engine: SqliteEngine | PostgresEngine
         if dialect == "sqlite":
             path = sqlite_path(url)
-            self._engine = SqliteEngine(path, self.clock, self._one_writer, self.audience)
+            self._engine = SqliteEngine(path, self.clock, self._one_writer, self.audience, self.damage)
             self._reader, self._writer = _sqlite_engines(path, pool_size)
             self._connect_seconds = None  # SQLite waits for a lock by itself, and is not to be interrupted in it
             committers = 1
@@ -161,7 +170,7 @@ class Store:
     @asynccontextmanager
     async def reading(self) -> AsyncIterator[AsyncConnection]:
         """A connection for SELECTs, in one short read transaction. Raises StoreUnavailable."""
-        with _translated():
+        with _translated(self.damage):
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self._connect_seconds):
                     conn = await stack.enter_async_context(self._reader.connect())
@@ -183,7 +192,7 @@ class Store:
 
     @asynccontextmanager
     async def _transaction(self) -> AsyncIterator[WriteTransaction]:
-        with _translated() as translated:
+        with _translated(self.damage) as translated:
             async with AsyncExitStack() as stack:
                 async with asyncio.timeout(self._connect_seconds):
                     conn = await stack.enter_async_context(self._writer.begin())
@@ -216,9 +225,7 @@ def _sqlite_engines(path: Path, pool_size: int) -> tuple[AsyncEngine, AsyncEngin
     url = make_url("sqlite+aiosqlite://").set(database=str(path))
     reader = create_async_engine(url, pool_size=pool_size, pool_timeout=POOL_WAIT_SECONDS)
     writer = create_async_engine(url, pool_size=1, max_overflow=0, pool_timeout=POOL_WAIT_SECONDS)
-    _prepare_sqlite(
-        reader, "BEGIN", ["PRAGMA query_only = ON", "PRAGMA busy_timeout = 5000", "PRAGMA cache_size = -4096"]
-    )
+    _prepare_sqlite(reader, "BEGIN", READER_PRAGMAS)
     _prepare_sqlite(writer, "BEGIN IMMEDIATE", [*PRAGMAS, "PRAGMA cache_size = -2048"])
     return reader, writer
 
@@ -252,20 +259,26 @@ def _postgres_engine(url: str, pool_size: int) -> AsyncEngine:
 
 
 class _translated:  # noqa: N801 - reads as a clause: `with _translated():`
-    """Turns the drivers' errors that mean "the database is away" into StoreUnavailable.
+    """Turns the drivers' errors that mean "the database is away" into StoreUnavailable, and damage into StoreDamaged.
 
     committing      set by the block when nothing but its COMMIT is left
     """
 
-    def __init__(self) -> None:
+    def __init__(self, damage: Damage) -> None:
+        self._damage = damage
         self.committing = False
 
     def __enter__(self) -> Self:
+        self._damage.refuse()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if error is not None and is_unavailable(error):
-            cause = getattr(error, "orig", None) or error
+        if error is None:
+            return
+        cause = getattr(error, "orig", None) or error
+        if is_damage(cause):
+            raise self._damage.found(cause, maybe_done=self.committing) from error
+        if is_unavailable(error):
             raise StoreUnavailable(
                 "The database can't be used now.", cause=cause, maybe_done=self.committing
             ) from error

@@ -42,7 +42,7 @@ def test_a_damaged_schema_is_found(tmp_path: Path) -> None:
         connection.execute("DROP TABLE run_blockers")
     connection.close()
     check = here("db", "check", HEARTLANE_DATABASE=database)
-    assert check.code == 1
+    assert check.code == 50
     assert "run_blockers" in check.out
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 import pytest
 
-from heartlane.store.upgrade import check
+from heartlane.store.check import check
 from tests.e2e.database import new_token
 from tests.e2e.fleet import (
     all_go_on,
@@ -151,7 +151,7 @@ async def test_a_full_disk_refuses_changes_until_there_is_room_again(
                 names = [project["name"] for project in (await get(client, "/api/projects"))["projects"]]
                 assert "Refused" not in names
             assert server.stop() == 0
-            assert await asyncio.to_thread(check, server.database) == []
+            assert (await asyncio.to_thread(check, server.database)).problems == []
             assert not [line for line in server.log_lines() if line["level"] == "error"]
 
 

@@ -12,8 +12,8 @@ from uuid import UUID
 import asyncpg
 from sqlalchemy import make_url
 
+from heartlane.store.connection import connection
 from heartlane.store.migrations import runner
-from heartlane.store.upgrade import _connection
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -25,7 +25,7 @@ def is_sqlite(url: str) -> bool:
 
 async def migrate_to(url: str, revision: str) -> None:
     """Bring an empty database to a revision."""
-    async with _connection(url, write=True) as conn:
+    async with connection(url, write=True) as conn:
         await conn.run_sync(runner.run, revision)
 
 

@@ -8,13 +8,14 @@ from alembic.script import ScriptDirectory
 from heartlane.lanes.commands import Command, Report
 from heartlane.lanes.run import RUN_COLUMNS, Event
 from heartlane.store.batch import Outcome
+from heartlane.store.check import check
 from heartlane.store.columns import metadata
 from heartlane.store.external import key_of_url
 from heartlane.store.migrations import runner
 from heartlane.store.schema import runs
 from heartlane.store.store import Store
 from heartlane.store.tokens import find
-from heartlane.store.upgrade import HEAD, check, upgrade, upgrade_async
+from heartlane.store.upgrade import HEAD, upgrade, upgrade_async
 from tests.store.fleet import Fleet, done
 from tests.upgrade import rows as history
 from tests.upgrade.database import fill, migrate_to, neutral, read, tables
@@ -116,7 +117,7 @@ async def _work_on(fleet: Fleet) -> None:
 
 def test_an_upgraded_database_has_nothing_wrong_with_it(empty_database_url: str) -> None:
     assert upgrade(empty_database_url).current is None
-    assert check(empty_database_url) == []
+    assert check(empty_database_url).problems == []
 
 
 async def test_tickets_with_the_same_address_keep_one_each(empty_database_url: str) -> None:

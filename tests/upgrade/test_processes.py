@@ -243,14 +243,14 @@ async def test_a_copy_is_never_made_of_what_another_process_has_upgraded(
     pretend(tmp_path, monkeypatch)
     await upgrade_async(filled)
     # A second process had looked before the first one began, and goes on now.
-    looked = upgrading._status
+    looked = upgrading.status_async
 
     async def looked_before(url: str) -> Status:
         return Status(HEAD, REVISION, [REVISION])
 
-    monkeypatch.setattr(upgrading, "_status", looked_before)
+    monkeypatch.setattr(upgrading, "status_async", looked_before)
     assert (await upgrade_async(filled)).pending == []
-    monkeypatch.setattr(upgrading, "_status", looked)
+    monkeypatch.setattr(upgrading, "status_async", looked)
     await assert_copied(filled)
 
 
@@ -304,7 +304,7 @@ async def test_one_that_a_newer_version_upgrades_meanwhile_is_refused_too(
     async def looked_before(url: str) -> Status:
         return Status(None, HEAD, [HEAD])
 
-    monkeypatch.setattr(upgrading, "_status", looked_before)
+    monkeypatch.setattr(upgrading, "status_async", looked_before)
     with pytest.raises(SchemaMismatch, match=REVISION):
         await upgrade_async(url)
     assert await revision_of(url) == REVISION
