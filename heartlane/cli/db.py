@@ -12,6 +12,7 @@ import typer
 
 from heartlane.cli.db_backup import backup, restore
 from heartlane.cli.db_options import Database
+from heartlane.cli.db_prune import prune
 from heartlane.cli.errors import CODE_OF, UNUSABLE
 from heartlane.cli.output import AsJson
 
@@ -98,3 +99,4 @@ def check(
 
 app.command()(backup)
 app.command()(restore)
+app.command()(prune)

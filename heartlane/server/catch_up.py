@@ -93,7 +93,7 @@ async def catch_up(
 def _hopeless(after: Place, upto: Place, span: Span) -> ResetReason | None:
     if after.position > max(span.newest, upto.position):
         return "unknown"
-    if after.position + 1 < span.oldest:
+    if after.position + 1 < span.oldest or (span.is_pruned and after.position < span.newest):
         return "too_old"
     return "too_far" if upto.position - after.position > ROWS_BEHIND_MAX else None
 

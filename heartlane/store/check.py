@@ -22,7 +22,7 @@ from heartlane.store.columns import metadata
 from heartlane.store.connection import connection
 from heartlane.store.errors import SchemaMismatch, StoreDamaged, StoreUnavailable
 from heartlane.store.runs import expand
-from heartlane.store.schema import events, runs
+from heartlane.store.schema import control, events, runs
 from heartlane.store.upgrade import Status, status_async
 
 DAMAGED: Final = (asyncpg.DataCorruptedError, asyncpg.IndexCorruptedError)
@@ -145,6 +145,7 @@ class _Search:
         self._quick = quick
         self.problems: list[Problem] = []
         self.count = 0
+        self._pruned_before: datetime | None = None
         self.runs = 0
         self.events = 0
 
@@ -206,6 +207,7 @@ class _Search:
                 async with connection(self._url, snapshot=True) as conn:
                     query = select(runs).where(runs.c.number > after).order_by(runs.c.number).limit(RUNS_AT_ONCE)
                     found = [Run._make(row) for row in await conn.execute(query)]
+                    self._pruned_before = (await conn.execute(select(control.c.events_pruned_before))).scalar()
                     await self._compare(conn, found)
             except StoreUnavailable as error:
                 self._tell_of_page(error)
@@ -228,7 +230,7 @@ class _Search:
             if log is None or log.run.number != row.run_number:
                 self._end(log)
                 run = by_number.get(row.run_number)
-                log = None if run is None else _Log(run)
+                log = None if run is None else _Log(run, self._pruned_before)
                 seen.add(row.run_number)
             if log is not None:
                 self.events += row.size
@@ -236,7 +238,7 @@ class _Search:
         self._end(log)
         for run in found:
             if run.number not in seen:
-                self._end(_Log(run))
+                self._end(_Log(run, self._pruned_before))
         self.runs += len(found)
 
     def _end(self, log: _Log | None) -> None:
@@ -264,9 +266,10 @@ _COLUMNS: Final = [events.c["count" if name == "size" else name] for name in _Ro
 class _Log:
     """One run's log as it is read."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: Run, pruned_before: datetime | None) -> None:
         self.run = run
         self._fold: Fold | None = Fold(run)
+        self._pruned_before = pruned_before if pruned_before is not None and run.created_at < pruned_before else None
         self._seq = 0
         self._wrong: list[str] = []
 
@@ -274,10 +277,15 @@ class _Log:
         """The next row. Nothing is said of what follows upon the first that is wrong."""
         if self._wrong:
             return
-        if row.last_seq - row.size != self._seq:
+        pruned = self._pruned_before
+        if pruned is not None and row.last_seq - row.size > self._seq:
+            self._fold = None  # it can't be known what was there
+        elif row.last_seq - row.size != self._seq:
             self._wrong.append(f"its log goes on with event {row.last_seq - row.size + 1} after {self._seq}.")
             return
         self._seq = row.last_seq
+        if pruned is not None and row.recorded_at >= pruned:
+            self._pruned_before = None  # from here on nothing may be missing
         try:
             logged = expand(row.body, row.last_seq, row.recorded_at, row.worker_id, row.attempt)
             found = [Event(event.type, event.payload, event.at) for event in logged]
@@ -294,11 +302,13 @@ class _Log:
 
     def end(self) -> list[str]:
         """All that is wrong."""
-        if self._wrong or self._fold is None:
+        if self._wrong:
             return self._wrong
         if self._seq != self.run.event_count:
+            if self._pruned_before is not None and self._seq < self.run.event_count:
+                return []
             return [f"it has {self.run.event_count} events, and its log ends with {self._seq}."]
-        return [f"{difference}." for difference in self._fold.differences(self.run)]
+        return [] if self._fold is None else [f"{difference}." for difference in self._fold.differences(self.run)]
 
 
 def _differences(conn: Connection) -> list[str]:

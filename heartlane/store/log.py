@@ -20,7 +20,7 @@ from heartlane.store.columns import Timestamp
 from heartlane.store.pages import Reach
 from heartlane.store.plans import PLAN_COLUMNS, Plan
 from heartlane.store.runs import CLOCK_BACK_MAX, LoggedEvent, expand
-from heartlane.store.schema import events, plans, runs
+from heartlane.store.schema import control, events, plans, runs
 
 ROWS_AT_ONCE: Final = 128
 SMALL_BODY_MAX: Final = 16 * 1024
@@ -188,26 +188,34 @@ class Span(NamedTuple):
 
     oldest, newest      positions; 0 for an empty log
     recorded_at         when the row at the place was written, or else the one before it; None where there is none
+    pruned_before       events older than this may have been taken out; None: none ever were
     """
 
     oldest: int
     newest: int
     recorded_at: datetime | None
+    pruned_before: datetime | None = None
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether events behind the place may have been taken out."""
+        return self.pruned_before is not None and (self.recorded_at is None or self.recorded_at < self.pruned_before)
 
 
 async def span_at(conn: AsyncConnection, position: int) -> Span:
     """What the log holds, as seen from a position."""
-    oldest, newest = (
+    oldest, newest, pruned_before = (
         await conn.execute(
             select(
                 func.coalesce(select(func.min(events.c.position)).scalar_subquery(), 0),
                 func.coalesce(select(func.max(events.c.position)).scalar_subquery(), 0),
+                select(control.c.events_pruned_before).scalar_subquery(),
             )
         )
     ).one()
     before = select(events.c.recorded_at).where(events.c.position <= position).order_by(events.c.position.desc())
     recorded_at: datetime | None = (await conn.execute(before.limit(1))).scalar_one_or_none()
-    return Span(oldest, newest, recorded_at)
+    return Span(oldest, newest, recorded_at, pruned_before)
 
 
 async def read_new(

@@ -169,6 +169,14 @@ async def read_events(
     return found, after
 
 
+async def pruned_seq(conn: AsyncConnection, run: Run) -> int:
+    """Up to which `seq` the run's events were taken out of the log; 0: none were."""
+    query = select(events.c.last_seq - events.c["count"]).where(events.c.run_number == run.number)
+    query = query.where(events.c.recorded_at >= run.created_at - CLOCK_BACK_MAX)
+    found: int | None = (await conn.execute(query.order_by(events.c.last_seq).limit(1))).scalar_one_or_none()
+    return run.event_count if found is None else found
+
+
 def bits_of(types: Iterable[str]) -> int:
     """Event types as the bits that the log's rows are marked with."""
     mask = 0

@@ -415,8 +415,11 @@ control = Table(
     "control",
     metadata,
     # One row. `alive_at`: when any server last looked for expired leases; `resumed_at`: the first such moment after
-    # a time without any server.
+    # a time without any server; `events_pruned_before`: what is older may be missing from the log; `oldest_schema`: the
+    # newest schema of the oldest version that can still work on this one.
     Column("id", Integer, primary_key=True),
     Column("alive_at", Timestamp),
     Column("resumed_at", Timestamp),
+    Column("events_pruned_before", Timestamp),
+    Column("oldest_schema", Text),
 )

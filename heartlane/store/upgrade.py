@@ -23,7 +23,7 @@ from heartlane.store.columns import metadata
 from heartlane.store.connection import connection
 from heartlane.store.errors import SchemaMismatch, StoreUnavailable
 
-HEAD: Final = "0009"
+HEAD: Final = "0010"
 """The newest revision (a test compares it to the migrations): a start with a current schema needs no Alembic."""
 
 ADVISORY_LOCK: Final = 0x6865_6172_746C_616E  # "heartlan"

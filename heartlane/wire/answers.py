@@ -349,6 +349,8 @@ class EventList(Answer):
 
     events: list[EventObject]
     next_cursor: str | None
+    pruned_seq: int = 0
+    """Events up to this `seq` were taken out of the log (`heartlane db prune`); 0: none were."""
 
 
 class WorkerObject(Answer):

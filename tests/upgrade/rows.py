@@ -509,6 +509,10 @@ _0009: Final[Tables] = {
     ]
 }
 
+_0010: Final[Tables] = {
+    "control": [{**_0001["control"][0], "events_pruned_before": NOW - timedelta(days=30), "oldest_schema": "0010"}]
+}
+
 ROWS: Final[Mapping[str, Tables]] = {
     "0001": _0001,
     "0002": _0002,
@@ -517,6 +521,7 @@ ROWS: Final[Mapping[str, Tables]] = {
     "0006": _0006,
     "0007": _0007,
     "0009": _0009,
+    "0010": _0010,
 }
 """Revision → table → rows. A revision has the tables of those before it, but for those that it gives anew."""
 

@@ -31,7 +31,7 @@ from heartlane.server.run_details import with_details
 from heartlane.server.run_topics import RunRead
 from heartlane.server.streams import StreamResponse
 from heartlane.store.pages import cursor_number, page
-from heartlane.store.runs import RunFilter, list_runs, read_events, read_run
+from heartlane.store.runs import RunFilter, list_runs, pruned_seq, read_events, read_run
 from heartlane.wire.answers import EventList, RunAnswer, RunChanged, RunList
 from heartlane.wire.fields import Opt
 from heartlane.wire.queries import EventQuery, RunQuery, Seq, StreamQuery
@@ -77,8 +77,9 @@ async def get_events(principal: Viewer, context: Server, run_id: PathId, query: 
     after = max(query.after or 0, query.cursor or 0)
     async with context.store.reading() as conn:
         events, seen = await read_events(conn, run, after=after, types=query.type, limit=query.limit)
-    more = seen < run.event_count
-    return Json({"events": [event_body(event) for event in events], "next_cursor": str(seen) if more else None})
+        pruned = await pruned_seq(conn, run)
+    cursor = str(seen) if seen < run.event_count else None
+    return Json({"events": [event_body(event) for event in events], "next_cursor": cursor, "pruned_seq": pruned})
 
 
 @router.get("/{id}/stream", status_code=200, response_class=StreamResponse, summary="Follow a run")
