@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from heartlane.cli.db_backup import backup, restore
+from heartlane.cli.db_move import move
 from heartlane.cli.db_options import Database
 from heartlane.cli.db_prune import prune
 from heartlane.cli.errors import CODE_OF, UNUSABLE
@@ -100,3 +101,4 @@ def check(
 app.command()(backup)
 app.command()(restore)
 app.command()(prune)
+app.command()(move)

@@ -59,11 +59,11 @@ async def upgrade_async(url: str) -> Status:
         if conn.dialect.name == "postgresql":
             await conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         # Whoever waited for the lock looks again: another process may have done it meanwhile, or a newer version more.
-        before = _judged(await conn.run_sync(_current))
+        before = _judged(await conn.run_sync(revision_of))
         if before.pending:
             if before.current is not None and conn.dialect.name == "sqlite":
                 await asyncio.to_thread(_copy_aside, url, before.current)
-            await conn.run_sync(_migrations().run)
+            await conn.run_sync(migrate)
     return before
 
 
@@ -71,7 +71,7 @@ async def status_async(url: str) -> Status:
     if url.startswith("sqlite:") and not await asyncio.to_thread(Path(make_url(url).database or "").exists):
         return Status(None, HEAD, _migrations().revisions())
     async with connection(url) as conn:
-        return _judged(await conn.run_sync(_current))
+        return _judged(await conn.run_sync(revision_of))
 
 
 def _judged(current: str | None) -> Status:
@@ -87,13 +87,19 @@ def _judged(current: str | None) -> Status:
     return Status(current, HEAD, known[known.index(current) + 1 :] if current is not None else known)
 
 
+def migrate(conn: Connection) -> None:
+    """Run what is pending in the connection's transaction, under the lock that the caller holds."""
+    _migrations().run(conn)
+
+
 def _migrations() -> ModuleType:
     from heartlane.store.migrations import runner  # noqa: PLC0415 - Alembic costs a running server 10 MB it doesn't need
 
     return runner
 
 
-def _current(conn: Connection) -> str | None:
+def revision_of(conn: Connection) -> str | None:
+    """The revision of a database; None where it is empty. Raises SchemaMismatch where it is another program's."""
     tables = inspect(conn).get_table_names()
     if "alembic_version" in tables:
         current: str | None = conn.execute(text("SELECT version_num FROM alembic_version")).scalar()
