@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from heartlane.cli.db_backup import backup, restore
+from heartlane.cli.db_export import export
 from heartlane.cli.db_move import move
 from heartlane.cli.db_options import Database
 from heartlane.cli.db_prune import prune
@@ -36,6 +37,8 @@ def upgrade(database: Database = None) -> None:
     before = schema.upgrade(url.reveal())
     if before.pending:
         print(f"Upgraded {url} from schema {before.current or 'none'} to {before.head}.")
+    elif before.newer:
+        print(f"{url} has schema {before.current} of a newer version, which this one can work with.")
     else:
         print(f"{url} has schema {before.head} already.")
 
@@ -101,4 +104,5 @@ def check(
 app.command()(backup)
 app.command()(restore)
 app.command()(prune)
+app.command()(export)
 app.command()(move)

@@ -93,6 +93,8 @@ async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
             before = await upgrade_async(url)
             if before.pending:
                 log.info("schema_upgraded", before=before.current, now=before.head)
+            if before.newer:
+                log.warning("schema_newer", schema=before.current, own=before.head)
             store = await Store.open(url, queue_limit=settings.ledger_queue_limit, pool_size=settings.pool_size)
         except (StoreError, SchemaMismatch) as error:
             raise CannotStart(str(error)) from error

@@ -70,6 +70,8 @@ async def move_async(source: str, target: str, progress: Progress | None = None)
         before = await status_async(source)
         if before.current is None or before.pending:
             raise NotMoved(f"The old database has schema {before.current or 'none'}. Run: heartlane db upgrade")
+        if before.newer:
+            raise NotMoved(f"The old database has schema {before.current} of a newer version: move it with that one.")
         await _refuse_filled(target)
         found = await check_async(source, quick=True)
         if found.problems:

@@ -26,15 +26,23 @@ from heartlane.store.errors import SchemaMismatch, StoreUnavailable
 HEAD: Final = "0010"
 """The newest revision (a test compares it to the migrations): a start with a current schema needs no Alembic."""
 
+OLDEST: Final = "0010"
+"""The newest schema of the oldest version that can work on this one. A migration that only adds what older versions can
+do without (expand) leaves it; one that takes something away (contract), a release later, raises it."""
+
 ADVISORY_LOCK: Final = 0x6865_6172_746C_616E  # "heartlan"
 
 
 class Status(NamedTuple):
-    """How a database stands: its revision (None when it is empty), the newest one, and what would run."""
+    """How a database stands: its revision (None when it is empty), the newest one, and what would run.
+
+    newer   a newer version has upgraded it, in a way that this one can go on with
+    """
 
     current: str | None
     head: str
     pending: list[str]
+    newer: bool = False
 
 
 def upgrade(url: str) -> Status:
@@ -59,7 +67,7 @@ async def upgrade_async(url: str) -> Status:
         if conn.dialect.name == "postgresql":
             await conn.execute(text("SELECT pg_advisory_xact_lock(:key)"), {"key": ADVISORY_LOCK})
         # Whoever waited for the lock looks again: another process may have done it meanwhile, or a newer version more.
-        before = _judged(await conn.run_sync(revision_of))
+        before = await conn.run_sync(_stands)
         if before.pending:
             if before.current is not None and conn.dialect.name == "sqlite":
                 await asyncio.to_thread(_copy_aside, url, before.current)
@@ -71,15 +79,22 @@ async def status_async(url: str) -> Status:
     if url.startswith("sqlite:") and not await asyncio.to_thread(Path(make_url(url).database or "").exists):
         return Status(None, HEAD, _migrations().revisions())
     async with connection(url) as conn:
-        return _judged(await conn.run_sync(revision_of))
+        return await conn.run_sync(_stands)
 
 
-def _judged(current: str | None) -> Status:
-    """What a revision means to this version. Raises SchemaMismatch for one that it doesn't know."""
+def _stands(conn: Connection) -> Status:
+    """What a database's revision means to this version. Raises SchemaMismatch for one that it can't work with."""
+    current = revision_of(conn)
     if current == HEAD:
         return Status(current, HEAD, [])
     known = _migrations().revisions()
     if current is not None and current not in known:
+        columns = {column["name"] for column in inspect(conn).get_columns("control")} if _has_control(conn) else set()
+        oldest = (
+            conn.execute(text("SELECT oldest_schema FROM control")).scalar() if "oldest_schema" in columns else None
+        )
+        if oldest is not None and oldest <= HEAD:
+            return Status(current, HEAD, [], newer=True)
         raise SchemaMismatch(
             f"The database has schema {current}, which this version of Heartlane (schema {HEAD}) doesn't know. "
             "It was made by a newer version: run that one, or restore a backup."
@@ -90,6 +105,11 @@ def _judged(current: str | None) -> Status:
 def migrate(conn: Connection) -> None:
     """Run what is pending in the connection's transaction, under the lock that the caller holds."""
     _migrations().run(conn)
+    conn.execute(text("UPDATE control SET oldest_schema = :oldest"), {"oldest": OLDEST})
+
+
+def _has_control(conn: Connection) -> bool:
+    return "control" in inspect(conn).get_table_names()
 
 
 def _migrations() -> ModuleType:

@@ -21,7 +21,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,13 +44,13 @@ def free_port() -> int:
     return port
 
 
-def environment(home: Path) -> dict[str, str]:
+def environment(home: Path, root: Path = ROOT) -> dict[str, str]:
     """This process's environment without any setting of Heartlane's, and with a home folder of its own."""
     home.mkdir(exist_ok=True)
     kept = {
         name: value for name, value in os.environ.items() if not name.upper().startswith(("HEARTLANE_", "XDG_", "PG"))
     }
-    path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH", "")]))
+    path = os.pathsep.join(filter(None, [str(root), kept.get("PYTHONPATH", "")]))
     return {**kept, "PYTHONPATH": path, "HOME": str(home), "COLUMNS": "200", "NO_COLOR": "1"}
 
 
@@ -70,13 +70,24 @@ def command(*arguments: str, home: Path, timeout: float = 60.0) -> subprocess.Co
 class ServerProcess:
     """One server. `settings` become flags, as `rate_limits="off"` becomes `--rate-limits off`.
 
+    program         the module and its first arguments; root: the checkout that it runs from
     folder          where its log and its home folder are; several servers may share it
     file_size_max   bytes that any file it writes may reach, as a full disk would have it; change it with `set_room`
     """
 
     def __init__(
-        self, database: str, folder: Path, *, name: str = "server", file_size_max: int | None = None, **settings: Any
+        self,
+        database: str,
+        folder: Path,
+        *,
+        name: str = "server",
+        file_size_max: int | None = None,
+        program: Sequence[str] = ("heartlane", "serve"),
+        root: Path = ROOT,
+        **settings: Any,
     ) -> None:
+        self.root = root
+        self._program = program
         self.database = database
         self.port = int(settings.pop("port", 0)) or free_port()
         self.log_path = folder / f"{name}.log"
@@ -104,8 +115,9 @@ class ServerProcess:
         flags = [part for name, value in arguments.items() for part in (f"--{name.replace('_', '-')}", str(value))]
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "heartlane", "serve", *flags],
-                env=environment(self.home),
+                [sys.executable, "-m", *self._program, *flags],
+                env=environment(self.home, self.root),
+                cwd=self.root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

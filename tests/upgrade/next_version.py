@@ -3,9 +3,10 @@
 Run as a program, it upgrades a database in a process of its own, to be watched, raced and killed:
 
     python -m tests.upgrade.next_version URL FOLDER [stop]
+    python -m tests.upgrade.next_version URL FOLDER serve FLAGS…
 
-With `stop` it stands still in the middle of its revision, when everything is written and nothing committed, having said
-so on its standard output.
+The second one serves as the next version would. With `stop` it stands still in the middle of its revision, when
+everything is written and nothing committed, having said so on its standard output.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import Connection
 
+from heartlane.cli.main import run as run_command
 from heartlane.store import upgrade
 from heartlane.store.migrations import runner
 
@@ -72,6 +74,8 @@ def main(url: str, folder: str, *words: str) -> None:
             time.sleep(300)
 
         patch.setattr(runner, "run", run_and_stop)
+    if "serve" in words:
+        sys.exit(run_command(["serve", *words[words.index("serve") + 1 :]]))
     before = upgrade.upgrade(url)
     say(f"{before.current} -> {', '.join(before.pending) or 'nothing'}")
 

@@ -286,6 +286,7 @@ async def test_a_newer_schema_is_refused_and_left_alone(
     url = empty_database_url
     with monkeypatch.context() as next_version:
         pretend(tmp_path, next_version)
+        next_version.setattr(upgrading, "OLDEST", REVISION)
         await upgrade_async(url)
     with pytest.raises(SchemaMismatch, match=REVISION):
         await upgrade_async(url)
@@ -299,6 +300,7 @@ async def test_one_that_a_newer_version_upgrades_meanwhile_is_refused_too(
     url = empty_database_url
     with monkeypatch.context() as next_version:
         pretend(tmp_path, next_version)
+        next_version.setattr(upgrading, "OLDEST", REVISION)
         await upgrade_async(url)
 
     async def looked_before(url: str) -> Status:
