@@ -2,6 +2,10 @@
 
 A batch runs on the one writing connection in a thread of its own, so that a slow disk never holds up the event loop.
 The shared batch algorithm is written with `await`; nothing here ever suspends, so the thread drives it to its end.
+
+SQLite works without the interpreter's lock, which the thread has to win back from the event loop after every step of a
+statement: with a busy loop that takes longer than the step. So whatever a batch does, it does in few steps: all runs
+come as one row of JSON, and rows are written sixteen by one statement.
 """
 
 from __future__ import annotations
@@ -11,6 +15,8 @@ import sqlite3
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
+from itertools import chain
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -52,9 +58,13 @@ _TIMES: Final = tuple(
     place for place, name in enumerate(RUN_COLUMNS) if name.endswith(("_at", "_before")) or name == "last_heartbeat"
 )
 _TIME_NAMES: Final = frozenset(RUN_COLUMNS[place] for place in _TIMES)
+_GETTERS: Final = {columns: attrgetter(*columns) for columns in COLUMN_SETS}
 
-LOCK_RUNS: Final = f"{_SELECT} WHERE r.id IN (SELECT value FROM json_each(?))"
-"""One statement whatever the number of runs, so that it is prepared once."""
+LOCK_RUNS: Final = f"""
+SELECT json_group_array(json_array({", ".join(f'r."{name}"' for name in RUN_COLUMNS)})) FROM runs AS r
+WHERE r.id IN (SELECT value FROM json_each(?))
+"""
+"""One statement whatever the number of runs, so that it is prepared once; one row of JSON, so that it is one step."""
 
 HELD_BY: Final = """
 SELECT r.id FROM runs AS r INDEXED BY runs_worker_idx
@@ -87,15 +97,31 @@ LIMITS: Final = LIMITS_QUERY.format(wanted="p.billing_account_id IN (SELECT valu
 ACTIVE: Final = ACTIVE_QUERY.format(projects="IN (SELECT value FROM json_each(?))")
 SOURCES: Final = "SELECT project_id, source FROM lane_sources WHERE billing_account_id = ?"
 
+ROWS_AT_ONCE: Final = 16
+"""Rows that one statement writes. Where fewer are left, their places hold NULL, which no row has for its key."""
+
+
+def _places(width: int) -> str:
+    return ", ".join([f"({', '.join('?' * width)})"] * ROWS_AT_ONCE)
+
+
 UPDATE_RUN: Final = {
     columns: "UPDATE runs SET " + ", ".join(f'"{name}" = ?' for name in columns) + " WHERE number = ?"
     for columns in COLUMN_SETS
 }
+UPDATE_RUNS: Final = {
+    columns: "UPDATE runs AS r SET "
+    + ", ".join(f'"{name}" = d.column{place}' for place, name in enumerate(columns, 1))
+    + f" FROM (VALUES {_places(len(columns) + 1)}) AS d WHERE r.number = d.column{len(columns) + 1}"
+    for columns in COLUMN_SETS
+}
+"""For each set of columns the values to set, then the run's number: for one run, and for up to ROWS_AT_ONCE."""
 
-INSERT_CHUNK: Final = """
+_INTO_EVENTS: Final = """
 INSERT INTO events (run_number, last_seq, recorded_at, "count", types, worker_id, attempt, body)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
 """
+INSERT_CHUNK: Final = f"{_INTO_EVENTS} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+INSERT_CHUNKS: Final = f"{_INTO_EVENTS} SELECT * FROM (VALUES {_places(8)}) WHERE column1 IS NOT NULL"
 
 INSERT_ENTRY: Final = f"INSERT INTO audit ({', '.join(Entry._fields)}) VALUES ({', '.join('?' for _ in Entry._fields)})"
 
@@ -128,8 +154,14 @@ def _run(row: Sequence[Any]) -> Run:
     return Run._make(values)
 
 
-def _to_column(name: str, value: Any) -> Any:
-    return to_micros(value) if name in _TIME_NAMES and value is not None else value
+def _values(run: Run, columns: tuple[str, ...]) -> list[Any]:
+    """The columns as SQLite stores them, and the run's number."""
+    values = [
+        to_micros(value) if name in _TIME_NAMES and value is not None else value
+        for name, value in zip(columns, _GETTERS[columns](run), strict=True)
+    ]
+    values.append(run.number)
+    return values
 
 
 class SqliteBatch:
@@ -155,8 +187,8 @@ class SqliteBatch:
                 ids.append(run_id)
         if not ids:
             return LockedRuns(self._now, {}, waiting)
-        rows = self._connection.execute(LOCK_RUNS, (orjson.dumps(ids),)).fetchall()
-        return LockedRuns(self._now, {row[1]: _run(row) for row in rows}, waiting)
+        ((rows,),) = self._connection.execute(LOCK_RUNS, (orjson.dumps(ids),))
+        return LockedRuns(self._now, {row[1]: _run(row) for row in orjson.loads(rows)}, waiting)
 
     async def label_keys(self, account_id: str) -> Sequence[str]:
         return [key for (key,) in self._connection.execute(LABEL_KEYS, (account_id,))]
@@ -206,21 +238,14 @@ class SqliteBatch:
     async def write(self, writes: Writes) -> None:
         execute_many = self._connection.executemany
         for columns, runs in writes.rows.items():
-            places = [RUN_COLUMNS.index(name) for name in columns]
-            named = list(zip(columns, places, strict=True))
-            execute_many(
-                UPDATE_RUN[columns],
-                [[*(_to_column(name, run[place]) for name, place in named), run.number] for run in runs],
-            )
+            self._write_rows(UPDATE_RUN[columns], UPDATE_RUNS[columns], [_values(run, columns) for run in runs])
         if writes.chunks:
             now = to_micros(writes.now)
-            execute_many(
-                INSERT_CHUNK,
-                [
-                    (row.run_number, row.last_seq, now, row.size, row.types, row.worker_id, row.attempt, row.body)
-                    for row in writes.chunks
-                ],
-            )
+            rows = [
+                [row.run_number, row.last_seq, now, row.size, row.types, row.worker_id, row.attempt, row.body]
+                for row in writes.chunks
+            ]
+            self._write_rows(INSERT_CHUNK, INSERT_CHUNKS, rows)
         for ticket in writes.tickets:
             values = [to_micros(value) if isinstance(value, datetime) else value for value in ticket]
             self._connection.execute(UPDATE_TICKET, [*values, ticket.id])
@@ -236,6 +261,16 @@ class SqliteBatch:
             self.told = await tell_of_runs(
                 SqliteRows(self._connection), writes.happened, writes.now, self._audience.projects
             )
+
+    def _write_rows(self, one: str, many: str, rows: Sequence[list[Any]]) -> None:
+        """Write rows of one length by the statement for one, or so many at once as the one for many takes."""
+        if len(rows) == 1:
+            self._connection.execute(one, rows[0])
+            return
+        for place in range(0, len(rows), ROWS_AT_ONCE):
+            values = list(chain.from_iterable(rows[place : place + ROWS_AT_ONCE]))
+            values += [None] * (len(rows[0]) * ROWS_AT_ONCE - len(values))
+            self._connection.execute(many, values)
 
 
 def _ticket(row: Sequence[Any]) -> Ticket:
