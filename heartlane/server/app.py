@@ -173,7 +173,7 @@ class Front:
 
         head = scope["method"] == "HEAD"
         gate = self._context.gate
-        gate.enter()
+        task = gate.enter()
         try:
             refused = self._let_in(scope, extra) or self._by_method(scope)
             if refused is not None:
@@ -187,7 +187,7 @@ class Front:
             if not started:
                 await answer(as_api_error(error, scope["path"]))(scope, receive, send_with)
         finally:
-            gate.leave()
+            gate.leave(task)
 
     def _let_in(self, scope: Scope, extra: Headers) -> Response | None:
         """Count the request; the answer of one that may not enter, else None. Adds to the answer's headers."""

@@ -34,22 +34,24 @@ class Gate:
         """Whether new requests may enter."""
         return not self._closed.is_set()
 
-    def enter(self) -> None:
-        """Let the request of this task in."""
+    def enter(self) -> asyncio.Task[Any] | None:
+        """Let the request of this task in. Returns the task, for `leave`: looking it up costs more than all the rest."""
         if not self._inside:
             self._empty.clear()
-        self._inside.add(asyncio.current_task())
+        task = asyncio.current_task()
+        self._inside.add(task)
+        return task
 
-    def leave(self) -> None:
+    def leave(self, task: asyncio.Task[Any] | None) -> None:
         """Let it out again."""
-        self._inside.discard(asyncio.current_task())
+        self._inside.discard(task)
         if not self._inside:
             self._empty.set()
 
     @contextmanager
     def stepped_out(self) -> Iterator[None]:
         """Somebody inside doesn't count for the length of this block: a stream, which ends when the gate closes."""
-        self.leave()
+        self.leave(asyncio.current_task())
         try:
             yield
         finally:

@@ -77,7 +77,7 @@ class HotRoute:
         started = time.perf_counter() if logs_hot_routes() else 0.0
         address = client_ip(scope, self._trusted)
         headers: Headers = []
-        gate.enter()
+        task = gate.enter()
         try:
             limited = self._context.limiter.check(self._limit, address)
             headers = limited.headers()
@@ -99,7 +99,7 @@ class HotRoute:
             # A 429 carries its RateLimit headers itself.
             headers = refused_headers if refusal.code == "RATE_LIMITED" else [*headers, *refused_headers]
         finally:
-            gate.leave()
+            gate.leave(task)
         headers += self._headers
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -126,16 +126,18 @@ class HotRoute:
             auth = self._context.auth
             principal = auth.known(authorization, address) or await auth.authenticate(authorization, address)
         require(principal, self._scope)
-        if declared_size(length) > self._body_max:
+        size = declared_size(length)
+        if size > self._body_max:
             raise too_large(self._body_max)
-        return HotRequest(principal, await self._read(receive), path_id, receive)
+        return HotRequest(principal, await self._read(receive, size), path_id, receive)
 
-    async def _read(self, receive: Receive) -> bytes:
+    async def _read(self, receive: Receive, declared: int) -> bytes:
+        """The body. One as long as it was declared is whole: the message that says so isn't waited for."""
         message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         body: bytes = message.get("body", b"")
-        if message.get("more_body"):
+        if message.get("more_body") and not len(body) == declared > 0:
             parts = [body]
             size = len(body)
             while message.get("more_body"):
