@@ -29,6 +29,7 @@ EXAMPLES: Final[Mapping[str, str]] = {
     "ledger_queue_limit": "20000",
     "streams_max": "20000",
     "streams_each_max": "1000",
+    "processes": "4",
     "pool_size": "16",
     "take_back_seconds": "0.5",
     "shutdown_seconds": "5",

@@ -35,7 +35,7 @@ class Gate:
         return not self._closed.is_set()
 
     def enter(self) -> asyncio.Task[Any] | None:
-        """Let the request of this task in. Returns the task, for `leave`: looking it up costs more than all the rest."""
+        """Let the request of this task in. Returns the task, for `leave`: it costs the most to look up."""
         if not self._inside:
             self._empty.clear()
         task = asyncio.current_task()

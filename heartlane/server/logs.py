@@ -53,8 +53,17 @@ def database_secrets(url: DatabaseUrl) -> list[str]:
 
 _SANE_ID: Final = re.compile(rb"[A-Za-z0-9][A-Za-z0-9._:/+=@-]{0,127}")
 _request_id: ContextVar[str | None] = ContextVar("heartlane_request_id", default=None)
-_prefix = os.urandom(6).hex()
+_prefix = ""
 _numbers = itertools.count(1)
+
+
+def _new_prefix() -> None:
+    global _prefix  # noqa: PLW0603 - processes that were forked from one another number their requests each from 1
+    _prefix = os.urandom(6).hex()
+
+
+_new_prefix()
+os.register_at_fork(after_in_child=_new_prefix)
 
 
 def begin_request(headers: Iterable[tuple[bytes, bytes]]) -> bytes:

@@ -2,10 +2,21 @@
 
 from __future__ import annotations
 
+import os
 from datetime import timedelta
+from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, disable_created_metrics, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    disable_created_metrics,
+    generate_latest,
+    multiprocess,
+    values,
+)
 from sqlalchemy import func, select
 
 from heartlane.lanes.run import HELD_STATES, State
@@ -20,9 +31,18 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
 class Metrics:
-    """One registry a server."""
+    """One registry a server.
 
-    def __init__(self) -> None:
+    folder      where several processes of one server keep their figures, so that each can tell those of all; None for a
+                server that is one process
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._folder = folder
+        if folder is not None:
+            # The library decides by this variable, as it is when a figure is made, and by its own as it is imported.
+            os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(folder)
+            values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry()
         self._reports = Counter(
             "heartlane_reports_total",
@@ -54,15 +74,30 @@ class Metrics:
             buckets=(0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5),
             registry=self.registry,
         )
-        self._queue = Gauge("heartlane_ledger_queue", "Commands waiting in the ledger.", registry=self.registry)
-        self._waiting = Gauge("heartlane_claims_waiting", "Long polls waiting for a lane.", registry=self.registry)
-        self._streams = Gauge("heartlane_streams", "Open event streams.", registry=self.registry)
-        self._runs = Gauge("heartlane_runs", "Runs by state.", ["state"], registry=self.registry)
+        # What each process has of it, added up over those that live; and what the database says, as it was read last.
+        each: Final = "livesum"
+        of_all: Final = "mostrecent"
+        self._queue = Gauge(
+            "heartlane_ledger_queue", "Commands waiting in the ledger.", registry=self.registry, multiprocess_mode=each
+        )
+        self._waiting = Gauge(
+            "heartlane_claims_waiting",
+            "Long polls waiting for a lane.",
+            registry=self.registry,
+            multiprocess_mode=each,
+        )
+        self._streams = Gauge(
+            "heartlane_streams", "Open event streams.", registry=self.registry, multiprocess_mode=each
+        )
+        self._runs = Gauge(
+            "heartlane_runs", "Runs by state.", ["state"], registry=self.registry, multiprocess_mode=of_all
+        )
         self._leases = Gauge(
             "heartlane_leases",
             "Held leases whose last heartbeat is at most this many seconds old (cumulative).",
             ["le"],
             registry=self.registry,
+            multiprocess_mode=of_all,
         )
         self.reports = {name: self._reports.labels(name) for name in ("applied", "duplicate", "refused", "failed")}
         self.claims = {name: self._claims.labels(name) for name in ("claimed", "empty", "refused", "failed")}
@@ -99,7 +134,15 @@ class Metrics:
         for bound, count in zip(LEASE_AGES_SECONDS, within, strict=True):
             self._leases.labels(str(bound)).set(count)
         self._leases.labels("+Inf").set(all_held)
-        self._queue.set(store.ledger.waiting)
+        self.note(store.ledger.waiting, waiting, streams)
+        if self._folder is None:
+            return generate_latest(self.registry)
+        of_all = CollectorRegistry()
+        multiprocess.MultiProcessCollector(of_all, str(self._folder))  # type: ignore[no-untyped-call]
+        return generate_latest(of_all)
+
+    def note(self, queue: int, waiting: int, streams: int) -> None:
+        """Say how many commands, claims and streams this process has now."""
+        self._queue.set(queue)
         self._waiting.set(waiting)
         self._streams.set(streams)
-        return generate_latest(self.registry)

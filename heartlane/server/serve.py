@@ -13,6 +13,7 @@ import gc
 import os
 import signal
 import socket
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
@@ -34,6 +35,7 @@ from heartlane.server.importer import Importer
 from heartlane.server.limits import RateLimiter
 from heartlane.server.logs import configure
 from heartlane.server.metrics import Metrics
+from heartlane.server.processes import Seat, supervise
 from heartlane.server.sender import Sender
 from heartlane.server.sessions import Sessions, limits_of
 from heartlane.server.settings import Settings
@@ -49,6 +51,9 @@ from heartlane.store.upgrade import upgrade_async
 log = structlog.get_logger(__name__)
 
 BACKLOG: Final = 4_096
+SWITCH_SECONDS: Final = 0.001
+NOTE_SECONDS: Final = 1.0
+"""How old what one process tells of another in /metrics may be."""
 CONNECTIONS_MAX: Final = 65_536
 """Requests that Granian hands over at once: far more than any fleet's long polls, which hold their place."""
 HEADER_SECONDS: Final = 15
@@ -65,21 +70,34 @@ class CannotStart(Exception):
 
 
 def run(settings: Settings, pages: APIRouter | None = None) -> None:
-    """Serve until SIGTERM or SIGINT, with the board's `pages` beside the API. Raises CannotStart."""
+    """Serve until SIGTERM or SIGINT, with the board's `pages` beside the API. Raises CannotStart.
+
+    With several `processes` this one looks after them: see `heartlane.server.processes`.
+    """
     configure(settings)
     # What is loaded by now stays loaded: left out of every later collection, whose pauses would stand in the way of
     # reports. A report leaves no cycles behind, so that rarer collections cost no memory.
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    # SQLite's writer has to win the interpreter's lock back from the event loop some ten times in a batch: from a busy
+    # one only after so long.
+    sys.setswitchinterval(SWITCH_SECONDS)
+    seat = None
+    if settings.processes > 1:
+        if settings.database.dialect == "sqlite":
+            raise CannotStart("A SQLite database takes one process; processes needs PostgreSQL.")
+        seat = supervise(settings, _hold_port)
+        if seat is None:
+            return
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if not runner.run(_serve(settings, pages)):
+        if not runner.run(_serve(settings, pages, seat)):
             # What still hangs on the database, in tasks and threads that can't be interrupted, was promised to nobody:
             # the process ends without it, as it might at any moment.
             os._exit(0)
 
 
-async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
+async def _serve(settings: Settings, pages: APIRouter | None, seat: Seat | None) -> bool:
     """Serve; whether everything has ended by then."""
     certificate = settings.certificate()
     if certificate is not None:
@@ -98,7 +116,8 @@ async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
             store = await Store.open(url, queue_limit=settings.ledger_queue_limit, pool_size=settings.pool_size)
         except (StoreError, SchemaMismatch) as error:
             raise CannotStart(str(error)) from error
-        context = make_context(settings, store)
+        context = make_context(settings, store, None if seat is None else seat.figures)
+        figures = None if seat is None else asyncio.create_task(_note_figures(context))
         take_back = TakeBackLoop(store, context.metrics, settings.take_back_seconds)
         courier = Courier(store, Sender(context.vault, settings.webhooks_allow, board_url=settings.public_url))
         watch = Watch(store)
@@ -107,11 +126,20 @@ async def _serve(settings: Settings, pages: APIRouter | None) -> bool:
             courier.start()
             watch.start()
             context.importer.start()
-            await serve_app(make_app(context, pages), settings, context.gate)
+            await serve_app(make_app(context, pages), settings, context.gate, seat)
         finally:
+            if figures is not None:
+                figures.cancel()
             ended = await _close((take_back, watch, courier), context)
             log.info("stopped")
     return ended
+
+
+async def _note_figures(context: Context) -> None:
+    """Keep what this process has at work where the others, asked for figures, find it."""
+    while True:
+        context.metrics.note(context.store.ledger.waiting, len(context.waiters), len(context.streams))
+        await asyncio.sleep(NOTE_SECONDS)
 
 
 async def _close(loops: Sequence[TakeBackLoop | Watch | Courier], context: Context) -> bool:
@@ -139,10 +167,10 @@ async def _close(loops: Sequence[TakeBackLoop | Watch | Courier], context: Conte
     return ended
 
 
-def make_context(settings: Settings, store: Store) -> Context:
-    """The parts of a server around an open store, wired together."""
+def make_context(settings: Settings, store: Store, figures: Path | None = None) -> Context:
+    """The parts of a server around an open store, wired together. `figures` as for `Metrics`."""
     auth = Authenticator(store, session_idle=limits_of(settings).idle)
-    waiters, metrics, gate = Waiters(), Metrics(), Gate()
+    waiters, metrics, gate = Waiters(), Metrics(figures), Gate()
     streams = Streams(store, auth, gate, Bounds(settings.streams_max, settings.streams_each_max))
     store.feed.subscribe(waiters.hear)
     store.feed.subscribe(streams.hear)
@@ -160,13 +188,16 @@ def make_app(context: Context, pages: APIRouter | None = None) -> Gateway:
     return Gateway(context, create_app(context, pages))
 
 
-async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gate: Gate) -> None:
-    """Serve any ASGI application as Heartlane is served, until SIGTERM or SIGINT. Raises CannotStart.
+async def serve_app(
+    app: Callable[..., Awaitable[None]], settings: Settings, gate: Gate, seat: Seat | None = None
+) -> None:
+    """Serve any ASGI application as Heartlane is served, until SIGTERM or SIGINT, in a `seat` among other processes
+    where there is one. Raises CannotStart.
 
     Also the benchmark's floor: the same program, interface, event loop and flags around a constant answer.
     """
     certificate = settings.certificate()
-    listening = _free_port(settings)
+    listening = _free_port(settings) if seat is None else seat.port
     server = Server(
         app,
         address=settings.host,
@@ -187,14 +218,22 @@ async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gat
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    if seat is not None:
+        seat.watch_supervisor(loop.add_reader, stopping.set)
     serving = loop.create_task(server.serve())
     stop = loop.create_task(stopping.wait())
     try:
         await asyncio.wait((serving, stop), timeout=0.05, return_when=asyncio.FIRST_COMPLETED)
         if not serving.done():
             log.info(
-                "listening", address=settings.host, port=listening, scheme="http" if certificate is None else "https"
+                "listening",
+                address=settings.host,
+                port=listening,
+                scheme="http" if certificate is None else "https",
+                **({} if seat is None else {"process": seat.number}),
             )
+            if seat is not None:
+                seat.say_ready()
             await asyncio.wait((serving, stop), return_when=asyncio.FIRST_COMPLETED)
         if serving.done():
             serving.result()
@@ -209,6 +248,8 @@ async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gat
             f"Can't listen on {settings.host} port {settings.port}: {error.strerror or error}."
         ) from error
     finally:
+        if seat is not None:
+            loop.remove_reader(seat.supervisor)
         server.stop()  # type: ignore[no-untyped-call]
         stop.cancel()
         with contextlib.suppress(Exception, asyncio.CancelledError):
@@ -217,16 +258,28 @@ async def serve_app(app: Callable[..., Awaitable[None]], settings: Settings, gat
 
 def _free_port(settings: Settings) -> int:
     """The port to listen on, which must be free now: Granian itself shares a port that another server listens on."""
-    family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
-    with socket.socket(family) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((settings.host, settings.port))
-        except OSError as error:
-            reason = os.strerror(error.errno) if error.errno else str(error)
-            raise CannotStart(f"Can't listen on {settings.host} port {settings.port}: {reason}.") from error
+    with _bound(settings.host, settings.port, settings.port) as probe:
         port: int = probe.getsockname()[1]
     return port
+
+
+def _hold_port(settings: Settings) -> socket.socket:
+    """A socket that keeps the port for the processes that will share it, which must be free now. Raises CannotStart."""
+    return _bound(settings.host, _free_port(settings), settings.port, shared=True)
+
+
+def _bound(host: str, port: int, shown: int, *, shared: bool = False) -> socket.socket:
+    held = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    try:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if shared:
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        held.bind((host, port))
+    except OSError as error:
+        held.close()
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise CannotStart(f"Can't listen on {host} port {shown}: {reason}.") from error
+    return held
 
 
 @contextlib.contextmanager

@@ -182,6 +182,12 @@ class Settings(DatabaseSettings):
         examples=["none: plain HTTP"],
     )
     tls_key: Path | None = Field(None, description="File of the certificate's key, as PEM.", examples=["none"])
+    processes: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Server processes that share the port; more than one needs PostgreSQL, and about a core each.",
+    )
     rate_limits: Annotated[RateLimits, NoDecode] = Field(
         default_factory=lambda: parse_rate_limits("on"),
         description="on, off, or figures per route, such as report=6000/minute,plan=30/minute.",

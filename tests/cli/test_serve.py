@@ -21,6 +21,7 @@ VALUES = {
     "port": "0",
     "tls_cert": "{folder}/x.pem",
     "tls_key": "{folder}/x.key",
+    "processes": "2",
     "rate_limits": "report=6000/minute",
     "trusted_proxies": "10.0.0.0/8",
     "max_body_bytes": "1000000",
