@@ -140,10 +140,11 @@ async def _form(request: Request) -> dict[str, str]:
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != FORM_TYPE:
         raise ApiError("UNSUPPORTED_MEDIA_TYPE", f"A form is sent as {FORM_TYPE}.")
     body = b""
-    async for part in request.stream():
-        body += part
-        if len(body) > FORM_BYTES_MAX:
-            raise ApiError("PAYLOAD_TOO_LARGE", f"A form may have {FORM_BYTES_MAX} bytes.")
+    with get_context(request).patience:
+        async for part in request.stream():
+            body += part
+            if len(body) > FORM_BYTES_MAX:
+                raise ApiError("PAYLOAD_TOO_LARGE", f"A form may have {FORM_BYTES_MAX} bytes.")
     try:
         fields = parse_qs(body.decode("ascii"), keep_blank_values=True, max_num_fields=20)
     except ValueError:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from heartlane.server.auth import Authenticator
 from heartlane.server.gate import Gate
 from heartlane.server.importer import Importer
 from heartlane.server.limits import RateLimiter
 from heartlane.server.metrics import Metrics
+from heartlane.server.patience import Patience
 from heartlane.server.sessions import Sessions
 from heartlane.server.settings import Settings
 from heartlane.server.streams import Streams
@@ -32,3 +33,4 @@ class Context:
     sessions: Sessions
     vault: Vault
     importer: Importer
+    patience: Patience = field(default_factory=Patience)

@@ -161,11 +161,12 @@ async def _read(request: Request, size_max: int) -> bytes:
         raise too_large(size_max)
     parts: list[bytes] = []
     size = 0
-    async for part in request.stream():
-        parts.append(part)
-        size += len(part)
-        if size > size_max:
-            raise too_large(size_max)
+    with get_context(request).patience:
+        async for part in request.stream():
+            parts.append(part)
+            size += len(part)
+            if size > size_max:
+                raise too_large(size_max)
     return b"".join(parts)
 
 

@@ -44,7 +44,7 @@ def as_api_error(error: Exception | asyncio.CancelledError, path: str) -> ApiErr
         case BadCursor():
             return invalid_request([Issue("cursor", "must be the next_cursor of this list's page before")])
         case ClientDisconnect():
-            return ApiError("INVALID_REQUEST", "The request was cut off.")
+            return cut_off()
         case HTTPException(status_code=405):
             return unknown_method((error.headers or {}).get("Allow", "GET"))
         case HTTPException():
@@ -56,3 +56,9 @@ def as_api_error(error: Exception | asyncio.CancelledError, path: str) -> ApiErr
 def unknown_method(allow: str) -> ApiError:
     """The 405 of a path that knows only the methods in `allow`."""
     return ApiError("METHOD_NOT_ALLOWED", f"This path knows {allow}.", headers=[(b"allow", allow.encode("ascii"))])
+
+
+def cut_off() -> ApiError:
+    """The 400 of a body without its end. Nobody reads it where the client has gone; one that broke the rules of
+    chunked bodies is still there."""
+    return invalid_request([Issue("body", "must be sent to its end")])

@@ -20,7 +20,7 @@ from heartlane.lanes.decisions import Refusal
 from heartlane.server.auth import Principal, require
 from heartlane.server.context import Context
 from heartlane.server.errors import ApiError, Headers, Issue, invalid_request, render, validation_error
-from heartlane.server.failures import as_api_error
+from heartlane.server.failures import as_api_error, cut_off
 from heartlane.server.headers import for_machines
 from heartlane.server.limits import client_ip
 from heartlane.server.logs import begin_request, log_hot_request, logs_hot_routes
@@ -129,13 +129,15 @@ class HotRoute:
         size = declared_size(length)
         if size > self._body_max:
             raise too_large(self._body_max)
-        return HotRequest(principal, await self._read(receive, size), path_id, receive)
+        with self._context.patience:
+            body = await self._read(receive, size)
+        return HotRequest(principal, body, path_id, receive)
 
     async def _read(self, receive: Receive, declared: int) -> bytes:
         """The body. One as long as it was declared is whole: the message that says so isn't waited for."""
         message = await receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise cut_off()
         body: bytes = message.get("body", b"")
         if message.get("more_body") and not len(body) == declared > 0:
             parts = [body]
@@ -143,7 +145,7 @@ class HotRoute:
             while message.get("more_body"):
                 message = await receive()
                 if message["type"] == "http.disconnect":
-                    raise ClientGone
+                    raise cut_off()
                 parts.append(message.get("body", b""))
                 size += len(parts[-1])
                 if size > self._body_max:
