@@ -258,8 +258,8 @@ async def _logged_in(harness: Harness, secret: str) -> str:
     return f"{name}={value}"
 
 
-@pytest.fixture
-async def harness(store: Store) -> AsyncIterator[Harness]:
+@pytest.fixture(name="harness")
+async def without_github(store: Store) -> AsyncIterator[Harness]:
     """A server whose GitHub is away."""
     settings = {"rate_limits": "off", "secret_key": SECRET_KEY, "github_api_url": "http://127.0.0.1:1"}
     harness = await Harness.start(store, load_settings({**settings, "database": "sqlite:///unused"}))
