@@ -10,6 +10,7 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.ready
 PIP_INSTALL := -m pip install -qq --disable-pip-version-check
 BUILD_TOOLS := hatchling editables
+CYCLONEDX := 7.5.0
 SOURCES := $(wildcard heartlane tests bench demo docs)
 PYTEST_ARGS ?=
 
@@ -24,7 +25,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: help setup demo up test slow chaos test-browser browser check bench docs format lock clean
+.PHONY: help setup demo up test slow chaos test-browser browser check bench docs format lock sbom clean
 
 help: ## what there is to run
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -92,6 +93,20 @@ lock: ## write constraints.txt anew
 	   .venv-lock/bin/python -m pip freeze --all --exclude-editable | grep -v '^setuptools==' | LC_ALL=C sort -f; } > constraints.txt
 	@rm -rf .venv-lock
 
+# What a server consists of and nothing beside it, so from an environment of its own; the tool that lists it has another.
+sbom: ## list the parts of a server, as CycloneDX, in dist/heartlane.cdx.json
+	@test -n "$(PYTHON)" || { echo "Heartlane needs Python 3.11 or newer on the PATH." >&2; exit 1; }
+	@"$(PYTHON)" -m venv --clear .venv-sbom/server && "$(PYTHON)" -m venv --clear .venv-sbom/tool
+	@.venv-sbom/server/bin/python $(PIP_INSTALL) --constraint constraints.txt $(BUILD_TOOLS) pip
+	@.venv-sbom/server/bin/python $(PIP_INSTALL) --constraint constraints.txt --no-build-isolation '.[server]'
+	@.venv-sbom/server/bin/python -m pip uninstall -qq --yes $(BUILD_TOOLS) pathspec pluggy setuptools trove-classifiers
+	@.venv-sbom/tool/bin/python $(PIP_INSTALL) 'cyclonedx-bom==$(CYCLONEDX)'
+	@mkdir -p dist
+	@.venv-sbom/tool/bin/cyclonedx-py environment --pyproject pyproject.toml --output-reproducible \
+		-o dist/heartlane.cdx.json .venv-sbom/server/bin/python
+	@rm -rf .venv-sbom
+	@echo "dist/heartlane.cdx.json"
+
 clean: ## remove the virtual environment and every cache
-	@rm -rf $(VENV) .venv-lock build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venv-lock .venv-sbom build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -347,7 +347,7 @@ class Fleet:
         return True
 
     def _pause(self, tries: int, reply: Reply) -> None:
-        wait = min(RETRY_SECONDS_MAX, 0.25 * 2.0 ** min(tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
+        wait = min(RETRY_SECONDS_MAX, 0.25 * 2.0 ** min(tries, 10)) * random.uniform(0.5, 1.0)  # noqa: S311 - jitter
         self._draining.wait(max(wait, min(reply.retry_after or 0.0, 60.0)))
 
     def _poll_seconds(self) -> float:

@@ -128,7 +128,7 @@ class Keeper:
             if means in (Meaning.KEEP, Meaning.PAUSE, Meaning.STOP):
                 self.confirmations += 1
                 self._lease = self._lease.confirmed(sent_at, self.holding.lease_seconds)
-                self._next_at = self._lease.renew_at(random.random())  # noqa: S311
+                self._next_at = self._lease.renew_at(random.random())  # noqa: S311 - jitter
                 self._tries = 0
                 self.trouble = ""
                 self._take_directive(means is Meaning.PAUSE, sent_at)
@@ -154,7 +154,7 @@ class Keeper:
 
     def retry_delay(self, tries: int, reply: Reply) -> float:
         """Seconds until the next try of whatever got that answer."""
-        return self.lease.retry_delay(tries, boottime(), random.random(), reply.retry_after)  # noqa: S311
+        return self.lease.retry_delay(tries, boottime(), random.random(), reply.retry_after)  # noqa: S311 - jitter
 
     def _run(self) -> None:
         try:

@@ -157,7 +157,7 @@ def _ps(*arguments: str) -> list[str]:
     import subprocess  # noqa: PLC0415 - only where there is no /proc
 
     environment = {"PATH": "/bin:/usr/bin", "LC_ALL": "C"}
-    with subprocess.Popen(["ps", *arguments], env=environment, stdout=subprocess.PIPE) as ps:  # noqa: S603, S607
+    with subprocess.Popen(["ps", *arguments], env=environment, stdout=subprocess.PIPE) as ps:  # noqa: S603, S607 - ours
         output, _ = ps.communicate(timeout=10)
     own = str(ps.pid)
     return [line for line in output.decode(errors="replace").splitlines() if line.split(None, 1)[:1] != [own]]
