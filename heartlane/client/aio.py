@@ -9,12 +9,13 @@ import ssl
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, Literal, Self, TypeVar
+from uuid import UUID
 
 import httpx
 
 from heartlane import __version__
 from heartlane.client.call import Call, Id, Page, query_of, read_answer, read_error
-from heartlane.client.claiming import Wanted, WorkerIds, claim, give_back_lost
+from heartlane.client.claiming import Wanted, WorkerIds, claim_anew, give_back_lost
 from heartlane.client.clock import sleepless
 from heartlane.client.errors import BadAnswer, HeartlaneError, NoLane, Unreachable
 from heartlane.client.following import Told, follow, follow_work
@@ -71,6 +72,7 @@ class AsyncClient(Routes):
         self._token = server_token(token, self.url)
         self._workers = WorkerIds(worker_id)
         self._lanes: set[AsyncLane] = set()
+        self._doubted: set[tuple[UUID, int]] = set()  # attempts that were let go without the server's word
         self._chores: set[asyncio.Task[None]] = set()
         self._http = httpx.AsyncClient(
             verify=tls_context(verify),
@@ -275,7 +277,7 @@ class AsyncClient(Routes):
     async def _claim(self, wanted: Wanted, worker_id: str | None, keeping: Keeping) -> AsyncLane:
         who = self._workers.take() if worker_id is None else worker_id
         try:
-            claimed = await claim(self, wanted, who)
+            claimed = await claim_anew(self, wanted, who, self._doubted)
             if claimed is None:
                 raise NoLane("There was no lane to claim.")
             lane = AsyncLane(self, claimed, keeping, wanted.lease_seconds, self._forget)
@@ -297,6 +299,9 @@ class AsyncClient(Routes):
 
     def _forget(self, lane: AsyncLane) -> None:
         self._lanes.discard(lane)
+        lost = lane.lost_reason
+        if lane.outcome is None or (lost is not None and lost.code is None):
+            self._doubted.add((lane.run.id, lane.attempt))
         self._workers.give_back(lane.worker_id)
 
     def do_later(self, work: Coroutine[Any, Any, None]) -> None:

@@ -13,9 +13,11 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol, TypeVar
+from uuid import UUID
 
 from heartlane.client import calls
 from heartlane.client.call import Call, Id
@@ -107,6 +109,24 @@ async def claim(sender: Sender, wanted: Wanted, worker_id: str) -> Claimed | Non
     if wanted.run_id is not None:
         return await _claim_run(sender, wanted.run_id, worker_id, wanted.lease_seconds)
     return await _Search(sender, wanted, worker_id).run()
+
+
+async def claim_anew(
+    sender: Sender, wanted: Wanted, worker_id: str, doubted: Collection[tuple[UUID, int]]
+) -> Claimed | None:
+    """As `claim`, but never an attempt (run and number) that was let go without the server's word.
+
+    Reports of it may be under way still, and arrive between those of whoever takes it up again: one of each would have
+    the same `seq`, and the second be taken for the first sent twice. Such an attempt is given back, which fences those.
+    """
+    while True:
+        claimed = await claim(sender, wanted, worker_id)
+        if claimed is None or (claimed.run.id, claimed.run.attempt) not in doubted:
+            return claimed
+        reason = "the worker had let go of it without an answer"
+        call = calls.release_run(claimed.run.id, worker_id=worker_id, attempt=claimed.run.attempt, reason=reason)
+        with suppress(ClaimRefused, NotFound):
+            await send_until(sender, call, sender.clock() + RetryPolicy().seconds)
 
 
 async def _claim_run(sender: Sender, run_id: Id, worker_id: str, lease_seconds: int) -> Claimed:

@@ -221,3 +221,37 @@ async def test_a_claim_that_took_too_long_is_not_believed(worker: Worker) -> Non
         await lane.log("x")
     await lane.leave()
     assert lane.outcome == "lost"
+
+
+async def test_an_attempt_that_was_let_go_without_an_answer_is_not_taken_up_again(worker: Worker) -> None:
+    """A report of its is under way still, and arrives when the lane has been claimed again."""
+    await worker.harness.approved(1)
+    goes_on = asyncio.Event()
+    late: list[asyncio.Task[Any]] = []
+
+    async def stuck(request: Any, perform: Any) -> Any:
+        async def later() -> None:
+            await goes_on.wait()
+            await perform()
+
+        late.append(asyncio.ensure_future(later()))
+        return await hang(request, perform)
+
+    lane = await claimed(worker, lease_seconds=60)
+    await lane.log("told")
+    await lane.flush()
+    worker.transport.next("/events", stuck)
+    await lane.log("under way")
+    await until(lambda: late)
+    worker.sleep(61)
+    await until(lambda: lane.lost)
+    worker.transport.next("/release", drop_before_it_is_done)
+    await lane.leave()
+    async with worker.lane(wait_seconds=5) as again:
+        assert (again.run.id, again.attempt) == (lane.run.id, 2)
+        goes_on.set()
+        await asyncio.gather(*late)
+        await again.log("told again")
+        await again.ship()
+    lines = [event["payload"]["line"] for event in await worker.harness.events(str(lane.run.id), type="log_line")]
+    assert lines == ["told", "told again"]
