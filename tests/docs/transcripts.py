@@ -51,6 +51,7 @@ _CHANGING: Final = re.compile(
     r"|(?P<request>\b[0-9a-f]{12}-[0-9a-f]+\b)"
     r"|(?P<date>\b(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun), \d\d [A-Z][a-z]{2} \d{4} [\d:]{8} GMT)"
     r"|(?P<room>\b[\d,.]+ GiB free\b)"
+    r"|(?P<held>\bcommands (?:run in control groups of their own|are held without a control group\b.*))"
     r"|(?P<shortid>(?<![\w-])[0-9a-f]{8}(?![\w-]))"
     r"|(?P<version>(?<=\bgit )\d+(?:\.\d+)+)"
     r"|(?P<left>(?<=RateLimit-Remaining: )\d+|(?<=RateLimit-Reset: )\d+)",
