@@ -13,6 +13,8 @@ BUILD_TOOLS := hatchling editables
 CYCLONEDX := 7.5.0
 SOURCES := $(wildcard heartlane tests bench demo docs)
 PYTEST_ARGS ?=
+MINUTES ?= 10
+CHAOS_ARGS ?=
 
 # The first interpreter that is new enough; `make PYTHON=… setup` names another.
 PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python; do \
@@ -58,7 +60,8 @@ test: setup ## the whole suite on SQLite and PostgreSQL, without the slow tests;
 slow: setup ## the slow tests alone
 	@$(PY) -m pytest -m slow -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
-chaos: setup ## 20 real workers while servers, workers and the network fail at random; some minutes
+chaos: setup ## the fault campaign, MINUTES=10 of it and what belongs to it: some 20 minutes; CHAOS_ARGS="--seed 7 --keep FOLDER"
+	@$(PY) -m tests.chaos --minutes $(MINUTES) $(CHAOS_ARGS)
 	@$(PY) -m pytest -m slow tests/worker/test_chaos.py -rP -o faulthandler_timeout=3600 $(PYTEST_ARGS)
 
 test-browser: setup ## the tests of the board in a real Chromium alone

@@ -73,6 +73,7 @@ class ServerProcess:
     program         the module and its first arguments; root: the checkout that it runs from
     folder          where its log and its home folder are; several servers may share it
     file_size_max   bytes that any file it writes may reach, as a full disk would have it; change it with `set_room`
+    variables       what its environment has besides, from the next start on
     """
 
     def __init__(
@@ -93,6 +94,7 @@ class ServerProcess:
         self.log_path = folder / f"{name}.log"
         self.home = folder / "home"
         self._settings = {"rate_limits": "off", **settings}
+        self.variables: dict[str, str] = {}
         self._file_size_max = file_size_max
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -116,7 +118,7 @@ class ServerProcess:
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", *self._program, *flags],
-                env=environment(self.home, self.root),
+                env={**environment(self.home, self.root), **self.variables},
                 cwd=self.root,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
