@@ -27,7 +27,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: help setup demo up test slow chaos test-browser browser check bench docs format lock sbom clean
+.PHONY: help setup demo up test slow chaos test-browser browser check bench docs format lock sbom bench-peers clean
 
 help: ## what there is to run
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -78,6 +78,9 @@ check: setup ## lint, format and types
 bench: setup ## measure reports per second against the floor of the same server
 	@$(PY) -m bench
 
+bench-peers: setup ## measure it beside Airflow, Prefect, MLflow and Procrastinate, which are installed for that
+	@$(PY) -m bench.peers
+
 docs: setup ## write the generated parts of the documentation anew
 	@$(PY) -m docs.generate
 
@@ -111,5 +114,5 @@ sbom: ## list the parts of a server, as CycloneDX, in dist/heartlane.cdx.json
 	@echo "dist/heartlane.cdx.json"
 
 clean: ## remove the virtual environment and every cache
-	@rm -rf $(VENV) .venv-lock .venv-sbom build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	@rm -rf $(VENV) .venv-lock .venv-sbom .peers build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,9 @@ import time
 from types import TracebackType
 from typing import Any, Self
 
+NO_CONTENT = 204
+"""The one status without a body whose length would have to be said."""
+
 
 class Refused(Exception):
     """The server answered with another status than 2xx."""
@@ -42,16 +45,21 @@ class Client:
         """The JSON answer to a POST of JSON. Raises Refused."""
         return await self._exchange("POST", path, json.dumps(body).encode())
 
+    async def send(self, method: str, path: str, body: Any) -> Any:
+        """The JSON answer to JSON sent by another method. Raises Refused."""
+        return await self._exchange(method, path, json.dumps(body).encode())
+
     async def _exchange(self, method: str, path: str, body: bytes) -> Any:
         head = f"{method} {path} HTTP/1.1\r\nHost: {self._host}:{self._port}\r\nAuthorization: Bearer {self._token}\r\n"
-        if method == "POST":
+        if body:
             head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
         self.sent = time.perf_counter()
         self._writer.write(head.encode() + b"\r\n" + body)
         answer_head = (await self._reader.readuntil(b"\r\n\r\n")).decode("latin-1")
         status = int(answer_head[9:12])
         fields = dict(line.lower().split(":", 1) for line in answer_head.split("\r\n")[1:] if ":" in line)
-        content = await self._reader.readexactly(int(fields["content-length"]))
+        length = 0 if status == NO_CONTENT else int(fields["content-length"])
+        content = await self._reader.readexactly(length)
         self.answered = time.perf_counter()
         if not 200 <= status < 300:
             raise Refused(f"{method} {path} was answered {status}: {content[:500].decode(errors='replace')}")

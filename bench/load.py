@@ -24,16 +24,24 @@ SETTLE_SECONDS: Final = 10.0
 
 
 class LaneJob(TypedDict):
-    """One lane to report on: its run's id, the report cut at the `seq`, and the next `seq` to send."""
+    """One lane to report on: its run's id, the report cut where its `seq` goes, and the next `seq` to send.
+
+    What isn't a report to Heartlane says its own `request` (`PUT /path`) and, where the lanes don't share one, its own
+    `authorization` (`Bearer …`).
+    """
 
     run_id: str
-    before: str
-    after: str
+    body: list[str]
     seq: int
+    request: NotRequired[str]
+    authorization: NotRequired[str]
 
 
 class Job(TypedDict):
-    """What to send where. `lanes[n]` is reported on by connection `n % connections`, in turns."""
+    """What to send where. `lanes[n]` is reported on by connection `n % connections`, in turns.
+
+    Every answer must have the `status` (200); `check_every` 0 leaves the answers' bodies alone.
+    """
 
     host: str
     port: int
@@ -43,6 +51,7 @@ class Job(TypedDict):
     seconds: float
     check_every: int
     lanes: list[LaneJob]
+    status: NotRequired[int]
 
 
 class Result(TypedDict):
@@ -63,26 +72,28 @@ class Result(TypedDict):
 class Lane:
     """One lane's request, made but for the `seq`, whose width never changes while a job runs."""
 
-    __slots__ = ("head", "run_id", "seq", "tail")
+    __slots__ = ("pieces", "run_id", "seq")
 
     def __init__(self, job: Job, lane: LaneJob) -> None:
-        width = len(str(lane["seq"]))
-        length = len(lane["before"].encode()) + width + len(lane["after"].encode())
         self.run_id = lane["run_id"]
-        self.head = (
-            f"POST /api/agents/runs/{lane['run_id']}/events HTTP/1.1\r\n"
-            f"Host: {job['host']}:{job['port']}\r\n"
-            f"Authorization: Bearer {job['token']}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{lane['before']}"
-        ).encode()
-        self.tail = lane["after"].encode()
         self.seq = lane["seq"]
+        length = len(str(self.seq).join(lane["body"]).encode())
+        request = lane.get("request", f"POST /api/agents/runs/{self.run_id}/events")
+        head = (
+            f"{request} HTTP/1.1\r\n"
+            f"Host: {job['host']}:{job['port']}\r\n"
+            f"Authorization: {lane.get('authorization', 'Bearer ' + job['token'])}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n"
+        )
+        first, *others = lane["body"]
+        self.pieces = [(head + first).encode(), *(piece.encode() for piece in others)]
 
 
 class Load:
     """One job under way: what its connections share."""
 
     def __init__(self, job: Job) -> None:
+        self.status = str(job.get("status", 200)).encode()
         self.check_every = job["check_every"]
         self.lanes = [Lane(job, lane) for lane in job["lanes"]]
         self.latencies: array[float] = array("d")
@@ -124,7 +135,7 @@ class Connection(asyncio.Protocol):
         lane.seq = seq + 1
         self.load.under_way += 1
         self.sent = time.perf_counter()
-        self.transport.write(b"%b%d%b" % (lane.head, seq, lane.tail))
+        self.transport.write((b"%d" % seq).join(lane.pieces))
 
     def data_received(self, data: bytes) -> None:
         if self.buffer:
@@ -145,9 +156,9 @@ class Connection(asyncio.Protocol):
         load.latencies.append(time.perf_counter() - self.sent)
         load.under_way -= 1
         load.answers += 1
-        if data[9:12] != b"200":
+        if data[9:12] != load.status:
             load.fail(f"status {data[9:12].decode()} to a report on {self.lane.run_id}: {data[end + 4 :][:500]!r}")
-        elif load.answers % load.check_every == 0:
+        elif load.check_every and load.answers % load.check_every == 0:
             self.check(data[end + 4 :])
         if not load.stopping:
             self.send()
@@ -177,12 +188,12 @@ FLOOR_RUN_ID: Final = "00000000-0000-7000-8000-000000000000"
 
 
 def content_length(data: bytes, end: int) -> int | None:
-    """The answer's Content-Length, or None; header names come in one spelling from one server."""
+    """The answer's Content-Length, or None; header names come in one spelling from one server. A 204 has no body."""
     start = data.find(b"content-length:", 0, end)
     if start < 0:
         start = data[:end].lower().find(b"content-length:")
         if start < 0:
-            return None
+            return 0 if data[9:12] == b"204" else None
     stop = data.find(b"\r", start)
     return int(data[start + 15 : stop])
 

@@ -10,7 +10,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Final
@@ -58,16 +58,16 @@ class Server:
         """Processor time of all its processes so far, user and system."""
         return cpu_seconds(self.processes())
 
-    async def wait_ready(self, path: str) -> None:
+    async def wait_ready(self, path: str, within_seconds: float = READY_SECONDS) -> None:
         """Wait until GET `path` is answered 200. Raises ServerFailed."""
-        deadline = time.monotonic() + READY_SECONDS
+        deadline = time.monotonic() + within_seconds
         while time.monotonic() < deadline:
             if self._process.returncode is not None:
                 raise ServerFailed(f"{self.name} ended with code {self._process.returncode}.\n{self.log_tail()}")
             if await asyncio.to_thread(_answers, f"http://{HOST}:{self.port}{path}"):
                 return
             await asyncio.sleep(0.05)
-        raise ServerFailed(f"{self.name} isn't ready after {READY_SECONDS:.0f} s.\n{self.log_tail()}")
+        raise ServerFailed(f"{self.name} isn't ready after {within_seconds:.0f} s.\n{self.log_tail()}")
 
     def log_tail(self) -> str:
         """The last lines of what the server printed."""
@@ -116,11 +116,15 @@ def free_port() -> int:
     return port
 
 
+def environment_without(prefix: str) -> dict[str, str]:
+    """This process's environment but for the settings of a program, whose names begin so (in capitals)."""
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(prefix)}
+
+
 def environment(database_url: str, port: int) -> dict[str, str]:
     """This process's environment with Heartlane's settings replaced by the bench's."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("HEARTLANE_")}
     return {
-        **kept,
+        **environment_without("HEARTLANE_"),
         "HEARTLANE_DATABASE": database_url,
         "HEARTLANE_HOST": HOST,
         "HEARTLANE_PORT": str(port),
@@ -135,13 +139,28 @@ async def running(
 ) -> AsyncIterator[Server]:
     """A server started as `python -m module…`, ready; stopped at the end. Raises ServerFailed."""
     port = free_port()
+    started = (sys.executable, "-m", *module)
+    async with serving(name, started, environment(database_url, port), port, folder, ready_path=ready_path) as server:
+        yield server
+
+
+@asynccontextmanager
+async def serving(
+    name: str,
+    arguments: Sequence[str],
+    settings: Mapping[str, str],
+    port: int,
+    folder: Path,
+    *,
+    ready_path: str,
+    ready_seconds: float = READY_SECONDS,
+) -> AsyncIterator[Server]:
+    """Any server program with this environment, on a port of this machine; stopped at the end. Raises ServerFailed."""
     log_path = folder / f"{name.replace(' ', '-')}-{port}.log"
     with log_path.open("wb") as log:
         process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            *module,
-            env=environment(database_url, port),
+            *arguments,
+            env=settings,
             stdin=asyncio.subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -149,7 +168,7 @@ async def running(
         )
     server = Server(name, process, port, log_path)
     try:
-        await server.wait_ready(ready_path)
+        await server.wait_ready(ready_path, ready_seconds)
         yield server
     finally:
         await server.stop()

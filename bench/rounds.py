@@ -70,6 +70,14 @@ async def load(server: Server, fleet: Fleet, case: Case, pace: Pace) -> Result:
         check_every=pace.check_every,
         lanes=[worker.job(case) for worker in fleet.workers],
     )
+    result = await generate(job, f"{server.name}, {TITLES[case]}")
+    for worker, seq in zip(fleet.workers, result["seqs"], strict=True):
+        worker.seq = seq
+    return result
+
+
+async def generate(job: Job, what: str) -> Result:
+    """Run a job of the load generator in a process of its own. Raises LoadFailed, which says what was measured."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
@@ -84,10 +92,8 @@ async def load(server: Server, fleet: Fleet, case: Case, pace: Pace) -> Result:
         process.kill()
         raise
     if process.returncode != 0:
-        raise LoadFailed(f"{server.name}, {TITLES[case]}: {errors.decode(errors='replace').strip()[-2000:]}")
+        raise LoadFailed(f"{what}: {errors.decode(errors='replace').strip()[-2000:]}")
     result: Result = json.loads(output)
-    for worker, seq in zip(fleet.workers, result["seqs"], strict=True):
-        worker.seq = seq
     return result
 
 

@@ -1,0 +1,1 @@
+"""The core of the bench that needs no servers."""
