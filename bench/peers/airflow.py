@@ -18,7 +18,7 @@ from typing import Any, Final
 from bench.client import Client
 from bench.load import LaneJob
 from bench.peers.environments import Environment
-from bench.peers.peer import READY_SECONDS, Call, Contestant, count, run_inside, updates_sql
+from bench.peers.peer import READY_SECONDS, Call, Contestant, count, run_inside, writes_sql
 from bench.processes import HOST, Server, environment_without, free_port, serving
 
 SEED: Final = Path(__file__).parent / "inside" / "airflow_tasks.py"
@@ -72,7 +72,7 @@ class Airflow(Contestant):
             "airflow", program, settings, port, folder, ready_path=ready, ready_seconds=READY_SECONDS
         ) as server:
             lanes = [await begin(server, place, task) for place, task in enumerate(tasks)]
-            sql = updates_sql("task_instance")
+            sql = writes_sql("task_instance")
             call = Call("`PUT /execution/task-instances/{id}/heartbeat`", lanes, sql, 1, status=204)
             call.fresh = ("task_instance", "last_heartbeat_at")
             call.before = await count(database_url, sql)

@@ -110,7 +110,8 @@ async def rounds(up: Sequence[tuple[Contestant, Server | None, str]], pace: Pace
         )
         for one, _, _ in up
     ]
-    for number in range(1, pace.rounds + 1):
+    # Round 0 isn't counted: the first calls of a server load what it left for later, and fill its pool of connections.
+    for number in range(pace.rounds + 1):
         for case in TITLES:
             for (contestant, server, _), outcome in zip(up, outcomes, strict=True):
                 if case not in contestant.calls or outcome.absent:
@@ -124,6 +125,8 @@ async def rounds(up: Sequence[tuple[Contestant, Server | None, str]], pace: Pace
                     progress(f"[bold red]{contestant.name} is left out[/bold red]: it {outcome.absent}")
                     continue
                 result.pop("seqs", None)
+                if number == 0:
+                    continue
                 outcome.rounds.setdefault(case, []).append(result)
                 progress(
                     f"round {number}, {TITLES[case]}: {contestant.name} {result['rate']:,.0f}/s, "

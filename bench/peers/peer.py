@@ -17,7 +17,7 @@ import asyncpg
 from bench.bodies import Case
 from bench.load import Job, LaneJob, Result
 from bench.processes import HOST, Server, ServerFailed
-from bench.rounds import TITLES, Pace, generate
+from bench.rounds import TITLES, LoadFailed, Pace, generate
 
 WRITTEN_SECONDS: Final = 30.0
 """How long PostgreSQL's sessions may sit on their statistics, by which some writes are counted, after the load."""
@@ -98,6 +98,8 @@ class Contestant(ABC):
         for lane, seq in zip(call.lanes, result["seqs"], strict=True):
             call.sent += seq - lane["seq"]
             lane["seq"] = seq
+        if not result["requests"]:
+            raise LoadFailed(f"no call was answered within {pace.seconds:g} s")
         return result
 
     async def written(self, database_url: str, case: Case) -> Written:
@@ -152,9 +154,9 @@ async def count(database_url: str, sql: str) -> int:
         await connection.close()
 
 
-def updates_sql(table: str) -> str:
-    """How many rows of a table were updated since it was made, as PostgreSQL counts them."""
-    return f"SELECT n_tup_upd FROM pg_stat_user_tables WHERE relname = '{table}'"
+def writes_sql(table: str) -> str:
+    """How many rows of a table were written since it was made, old and new ones, as PostgreSQL counts them."""
+    return f"SELECT n_tup_upd + n_tup_ins FROM pg_stat_user_tables WHERE relname = '{table}'"
 
 
 @dataclass

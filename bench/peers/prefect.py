@@ -13,7 +13,7 @@ from bench.bodies import EVENTS_PER_REPORT, payload_events
 from bench.client import Client
 from bench.load import LaneJob
 from bench.peers.environments import Environment
-from bench.peers.peer import READY_SECONDS, Call, Contestant, count, updates_sql
+from bench.peers.peer import READY_SECONDS, Call, Contestant, count, writes_sql
 from bench.processes import HOST, Server, environment_without, free_port, serving
 
 POOL: Final = "bench"
@@ -60,7 +60,7 @@ class Prefect(Contestant):
                     (await client.post("/api/flow_runs/", {"flow_id": flow["id"], "state": state}))["id"]
                     for _ in range(connections)
                 ]
-            beats, sql = [beat(place) for place in range(connections)], updates_sql("worker")
+            beats, sql = [beat(place) for place in range(connections)], writes_sql("worker")
             call = Call(
                 "`POST /api/work_pools/{name}/workers/heartbeat`", beats, sql, 1, ("worker", "last_heartbeat_time")
             )

@@ -16,7 +16,7 @@ from typing import Any, Final
 from bench.bodies import Case
 from bench.load import LaneJob, Result
 from bench.peers.environments import Environment
-from bench.peers.peer import Call, Contestant, count, run_inside, updates_sql
+from bench.peers.peer import Call, Contestant, count, run_inside, writes_sql
 from bench.processes import Server, environment_without
 from bench.rounds import Pace
 
@@ -46,7 +46,7 @@ class Procrastinate(Contestant):
     async def running(self, database_url: str, folder: Path, connections: int) -> AsyncIterator[Server | None]:
         self._url = database_url
         workers: list[int] = json.loads(await self._inside("prepare", {"url": database_url, "workers": connections}))
-        sql = updates_sql("procrastinate_workers")
+        sql = writes_sql("procrastinate_workers")
         lanes = [LaneJob(run_id=str(worker), body=[""], seq=0) for worker in workers]
         fresh = ("procrastinate_workers", "last_heartbeat")
         call = Call("`UPDATE procrastinate_workers SET last_heartbeat = NOW()` by its function", lanes, sql, 1, fresh)
