@@ -110,7 +110,7 @@ def main() -> int:
         options.tables.write_text(text)
     if options.chart is not None:
         options.chart.write_text(chart(found))
-    return 0
+    return 1 if any(one["absent"] for one in found["contestants"]) else 0
 
 
 if __name__ == "__main__":

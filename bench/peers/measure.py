@@ -14,7 +14,7 @@ from bench.peers.airflow import Airflow
 from bench.peers.environments import CannotInstall, Environment
 from bench.peers.mlflow import Mlflow
 from bench.peers.ours import Floor, Heartlane
-from bench.peers.peer import Contestant, Outcome
+from bench.peers.peer import Contestant, NotWritten, Outcome
 from bench.peers.prefect import Prefect
 from bench.peers.procrastinate import Procrastinate
 from bench.processes import Server, ServerFailed
@@ -137,7 +137,15 @@ async def rounds(up: Sequence[tuple[Contestant, Server | None, str]], pace: Pace
             outcome.rounds.clear()  # medians of some rounds are no medians
             continue
         for case in contestant.calls:
-            outcome.written[case] = await contestant.written(url, case)
+            try:
+                outcome.written[case] = await contestant.written(url, case)
+            except NotWritten as error:
+                if contestant.name in OURS:
+                    raise
+                outcome.absent = f"isn't to be believed: {error}"
+                outcome.rounds.clear()
+                progress(f"[bold red]{contestant.name} is left out[/bold red]: it {outcome.absent}")
+                break
             if outcome.written[case].expected:
                 progress(
                     f"{contestant.name}: {outcome.written[case].calls:,} {TITLES[case]}, all found in the database"
