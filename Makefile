@@ -27,7 +27,7 @@ $(shell rm -f $(STAMP))
 endif
 endif
 
-.PHONY: help setup demo up test slow chaos test-browser browser check bench docs format lock sbom bench-peers clean
+.PHONY: help setup demo up test slow chaos test-browser browser check bench docs format lock sbom bench-peers simulate clean
 
 help: ## what there is to run
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 21
@@ -63,6 +63,12 @@ slow: setup ## the slow tests alone
 chaos: setup ## the fault campaign, MINUTES=10 of it and what belongs to it: some 20 minutes; CHAOS_ARGS="--seed 7 --keep FOLDER"
 	@$(PY) -m tests.chaos --minutes $(MINUTES) $(CHAOS_ARGS)
 	@$(PY) -m pytest -m slow tests/worker/test_chaos.py -rP -o faulthandler_timeout=3600 $(PYTEST_ARGS)
+
+# What is left out keeps its default: SEED a number or N..M, DAY=troubled for a world where much goes wrong.
+simulate: setup ## live simulated worlds: SEED=1 STEPS=200000 SERVERS=3 WORKERS=2000 LANES=4000 DAY=usual
+	@$(PY) -m tests.simulation $(if $(SEED),--seed $(SEED)) $(if $(STEPS),--steps $(STEPS)) \
+		$(if $(SERVERS),--servers $(SERVERS)) $(if $(WORKERS),--workers $(WORKERS)) $(if $(LANES),--lanes $(LANES)) \
+		$(if $(DAY),--day $(DAY))
 
 test-browser: setup ## the tests of the board in a real Chromium alone
 	@$(PY) -m pytest -m browser tests/board/browser $(PYTEST_ARGS)
