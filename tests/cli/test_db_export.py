@@ -18,7 +18,7 @@ from tests.harness import Harness
 SECRET_WORDS = ("hash", "secret", "sealed", "password", "key")
 PUBLIC = {
     *("label_sets.label_key", "runs.label_key", "runs.lane_key", "notices.key", "tickets.external_key"),
-    "pull_requests.url_key",
+    *("pull_requests.url_key", "webhooks.old_secret_until"),
 }
 """Columns whose names sound like secrets, and are none."""
 
