@@ -14,6 +14,7 @@ import pytest
 
 from heartlane.store.check import check_async
 from heartlane.store.upgrade import HEAD, status_async, upgrade_async
+from tests.e2e.database import new_token
 from tests.e2e.fleet import all_go_on, assert_all_there, claim, client_of, make_reporters, make_runs, post
 from tests.e2e.server_process import ROOT, ServerProcess, closing
 from tests.upgrade.database import fetch
@@ -38,7 +39,7 @@ async def work_through_an_upgrade(old: ServerProcess, new: ServerProcess, revisi
     part, and then the new one alone."""
     stopping = asyncio.Event()
     async with AsyncExitStack() as stack:
-        token = await asyncio.to_thread(old.make_token)
+        token = await new_token(old.database)  # not by the command line, which is of one version alone
         client = await stack.enter_async_context(client_of(old.url, token))
         workers = await make_reporters(client, 6, random.Random(3))
         (early,) = await make_runs(client, 1)
