@@ -3,6 +3,7 @@
 import { h, put, setAttribute, setText } from "./dom.js";
 import { count } from "./format.js";
 import { news } from "./news.js";
+import { startLeave } from "./leave.js";
 import { pageKeys, startKeys } from "./keys.js";
 import { titleHands } from "./page.js";
 import { match, query, start, withParameters, go } from "./router.js";
@@ -197,6 +198,7 @@ addEventListener("unhandledrejection", (event) => {
   if (event.reason?.name !== "AbortError") toast(event.reason?.message ?? "Something went wrong in the board.", { tone: "bad" });
 });
 startTheme();
+startLeave();
 startKeys();
 store.subscribe(countHands);
 news.subscribe(() => news.open && showBadge("notices", news.open.length, news.open.length === 1 ? "open notice" : "open notices"));

@@ -1,6 +1,7 @@
 // The board by keyboard alone. Single keys may be switched off, for who speaks to the machine.
 
 import { h } from "./dom.js";
+import { LEAVE_KEYS, leave } from "./leave.js";
 import { show } from "./ui.js";
 import { go } from "./router.js";
 
@@ -33,7 +34,7 @@ function navigation() {
 }
 
 function all() {
-  return [...page, ...navigation(), { keys: "?", text: "Show these keys", run: help }];
+  return [...page, ...navigation(), { keys: LEAVE_KEYS, text: "Log out", run: leave }, { keys: "?", text: "Show these keys", run: help }];
 }
 
 function isTyping(element) {

@@ -3,6 +3,7 @@
 import { may } from "./api.js";
 import { auditPart } from "./audit.js";
 import { h, put } from "./dom.js";
+import { githubPart } from "./github.js";
 import { visibleLine } from "./hostile.js";
 import { limitsPart } from "./limits.js";
 import { title } from "./page.js";
@@ -20,6 +21,7 @@ import { webhooksPart } from "./webhooks.js";
 const PARTS = {
   limits: { word: "Budget and caps", show: limitsPart, project: true },
   webhooks: { word: "Webhooks", show: webhooksPart, project: true, least: "operator" },
+  github: { word: "GitHub", show: githubPart, project: true },
   notices: { word: "What is told", show: rulesPart, project: true },
   audit: { word: "Audit log", show: auditPart, least: "operator" },
   sessions: { word: "Sessions", show: sessionsPart },

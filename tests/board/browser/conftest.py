@@ -12,6 +12,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 from tests.board.browser import chromium
 from tests.board.browser.site import Site
 from tests.e2e.server_process import ServerProcess, closing
+from tests.sources.tracker import TOKEN, FakeGitHub, speaking
 
 BROWSER = chromium.find()
 
@@ -39,11 +40,22 @@ def browser() -> Iterator[Browser]:
 
 
 @pytest.fixture(scope="package")
-def standing_site(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, browser: Browser) -> Iterator[Site]:
+def github() -> Iterator[FakeGitHub]:
+    """A tracker like GitHub, that the server imports from."""
+    tracker = FakeGitHub()
+    with speaking(tracker):
+        yield tracker
+
+
+@pytest.fixture(scope="package")
+def standing_site(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory, browser: Browser, github: FakeGitHub
+) -> Iterator[Site]:
     """A server that stays for all of these tests."""
     folder = tmp_path_factory.mktemp("board")
     shutil.copyfile(sqlite_template, folder / "heartlane.db")
-    server = ServerProcess(f"sqlite:///{folder / 'heartlane.db'}", folder)
+    database = f"sqlite:///{folder / 'heartlane.db'}"
+    server = ServerProcess(database, folder, github_api_url=github.url, github_token=TOKEN)
     with closing(server):
         server.start()
         site = Site(server, browser)

@@ -31,7 +31,7 @@ def problems(page: Page) -> list[str]:
     return [f"{each['id']}: {node['html'][:160]} {node['failureSummary']}" for each in found for node in each["nodes"]]
 
 
-PARTS = [f"settings&part={part}" for part in ("webhooks", "notices", "audit", "sessions")]
+PARTS = [f"settings&part={part}" for part in ("webhooks", "github", "notices", "audit", "sessions")]
 
 
 @pytest.mark.parametrize("name", [page.name for page in pages_there()] + PARTS)

@@ -87,6 +87,23 @@ def test_logging_out_is_for_good(site: Site) -> None:
         until(lambda: page.request.get("/api/me").status == 401, "the session is over")
 
 
+def test_every_page_has_a_way_out(site: Site) -> None:
+    with site.context(logged_in=False) as context:
+        page = context.new_page()
+        log_in(page, site.url, site.server.make_token("lea", "viewer"))
+        page.goto("/workers")
+        page.keyboard.press("g")
+        page.keyboard.press("q")
+        expect(page.get_by_role("dialog")).to_contain_text("logged in as lea")
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        assert who(page) == "lea"
+        page.get_by_role("button", name="Log out").click()
+        page.get_by_role("dialog").get_by_role("button", name="Log out").click()
+        expect(page).to_have_url(f"{site.url}/login")
+        assert page.request.get("/api/me").status == 401
+
+
 @pytest.mark.parametrize("colours", ["light", "dark"])
 def test_everybody_can_read_it(site: Site, colours: str) -> None:
     with site.context(color_scheme=colours, viewport={"width": 360, "height": 640}) as context:
