@@ -83,6 +83,9 @@ class Importer:
         try:
             await self._import(linked, state, pages_max=1)
         except SourceRefused as error:
+            # Kept with the link: whoever looks at it later sees that it is broken, and why.
+            state.update(_figures(_progress(state)))
+            await self._failed(linked, state, error)
             raise ApiError("GITHUB_LINK_BROKEN", str(error), relink_github=error.token or error.hidden) from None
         except SourceLimited as error:
             raise ApiError("UNAVAILABLE", str(error), retry_after=error.seconds) from None

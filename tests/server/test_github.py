@@ -337,13 +337,17 @@ async def test_a_broken_link_is_said_as_such(mirrored: Shop, tracker: FakeGitHub
     tracker.tokens = {TOKEN}
     tracker.repository = "acme/elsewhere"
     assert assert_error(await imported(mirrored), 401, "GITHUB_LINK_BROKEN")["relinkGithub"] is True
+    state = await state_of(mirrored)
+    assert (state["state"], state["read"]) == ("failed", 0)
+    assert "acme/shop" in state["error"]
     tracker.fail(Reply(422, {"message": "Validation Failed"}))
     assert assert_error(await imported(mirrored), 401, "GITHUB_LINK_BROKEN")["relinkGithub"] is False
+    state = await state_of(mirrored)
     tracker.fail(Reply(429, {}, {"retry-after": "30"}))
     assert assert_error(await imported(mirrored), 503, "UNAVAILABLE")["retryAfter"] == 30
     tracker.fail(HTML)
     assert_error(await imported(mirrored), 503, "UNAVAILABLE")
-    assert await state_of(mirrored) is None
+    assert await state_of(mirrored) == state, "one that has to wait says so to its caller alone"
 
 
 async def test_an_import_waits_for_a_limit_and_gives_up_on_a_broken_link(mirrored: Shop, tracker: FakeGitHub) -> None:
