@@ -14,7 +14,7 @@ from typing import Final
 
 from rich.console import Console
 
-from bench import adapters, claims, flat, idle, lines, rounds, streams, waking, worker
+from bench import adapters, claims, flat, idle, lines, rounds, scale, streams, waking, worker
 from bench.databases import Engine, NotDurable, open_engine, work_folder
 from bench.figures import Report
 from bench.processes import ServerFailed
@@ -23,9 +23,10 @@ from bench.seeding import Size
 
 ENGINES: Final = ("sqlite", "postgresql")
 PARTS: Final = ("reports", "idle", "claims", "waking", "adapters", "worker")
-WHEN_ASKED: Final = ("lines", "streams")
+WHEN_ASKED: Final = ("lines", "streams", "scale", "takeback", "processes")
 """Parts that are measured only where they are named: they want the machine for themselves, for minutes."""
 WITHOUT_A_DATABASE: Final = frozenset({"adapters", "worker"})
+PROCESSES: Final = (1, 2)
 CONNECTIONS_MAX: Final = 10_000
 PLAIN_WIDTH: Final = 150
 """Columns of what is printed where there is no terminal to ask for its width."""
@@ -39,7 +40,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
         "engines; memory and processor time; claims from a long queue; how soon a waiting worker has its lane; how "
         "fast agents' output is read; and what a worker's guard, reader and spool cost. With --only lines: how soon "
         "what an agent prints can be seen, with 200 real workers on one server. With --only streams: what 2,000 open "
-        "event streams cost.",
+        "event streams cost. With --only scale: 100,000 live lanes for ten minutes; takeback: 50,000 leases that run "
+        "out at once; processes: heartbeats of a server of one process and of two.",
     )
     parser.add_argument("--quick", action="store_true", help="short rounds and small sizes: under 90 s, rough figures")
     parser.add_argument("--flat", action="store_true", help="only: the same load on databases of several sizes")
@@ -59,6 +61,8 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument("--turns", type=_positive, metavar="N", help="hand-overs to a waiting worker (200)")
     parser.add_argument("--workers", type=_positive, metavar="N", help="workers whose lines are watched (200)")
     parser.add_argument("--streams", type=_positive, metavar="N", help="event streams that are held open (2000)")
+    parser.add_argument("--lanes", type=_positive, metavar="N", help="live lanes; half of them run out (100000)")
+    parser.add_argument("--live-seconds", type=float, metavar="S", help="how long they are renewed (600)")
     parser.add_argument("--watch-seconds", type=float, metavar="S", help="how long they are watched (60)")
     parser.add_argument(
         "--sizes",
@@ -73,8 +77,10 @@ def parse_arguments(arguments: list[str]) -> argparse.Namespace:
     options = parser.parse_args(arguments)
     full = {"rounds": 5, "seconds": 3.0, "runs": 10_000, "events": 0}
     full |= {"queued": 1_000_000, "idle_seconds": 30.0, "turns": 200}
+    full |= {"lanes": scale.LANES, "live_seconds": scale.LIVE_SECONDS}
     full |= {"workers": 200, "watch_seconds": 60.0, "streams": streams.STREAMS}
     quick = {"rounds": 3, "seconds": 1.0, "runs": 100, "events": 0, "queued": 20_000, "idle_seconds": 10.0, "turns": 50}
+    quick |= {"lanes": 2_000, "live_seconds": 10.0}
     quick |= {"workers": 20, "watch_seconds": 20.0, "streams": 200}
     for name, value in (quick if options.quick else full).items():
         if getattr(options, name) is None:
@@ -134,6 +140,12 @@ async def measure(options: argparse.Namespace, folder: Path, report: Report, con
                 await claims.measure(engine, folder, options.queued, report, progress)
             if "streams" in parts:
                 await streams.measure(engine, folder, options.streams, pace=pace, report=report, progress=progress)
+            if "scale" in parts:
+                await scale.live(engine, folder, options.lanes, options.live_seconds, report=report, progress=progress)
+            if "takeback" in parts:
+                await scale.takeback(engine, folder, options.lanes // 2, report, progress)
+            if "processes" in parts and engine.name == "postgresql":
+                await scale.several(engine, folder, PROCESSES, pace=pace, report=report, progress=progress)
             if "lines" in parts:
                 await lines.measure(
                     engine, folder, options.workers, options.watch_seconds, report=report, progress=progress

@@ -34,7 +34,7 @@ DATABASE_MS_MAX: Final = 1.0
 async def measure(engine: Engine, folder: Path, queued: int, report: Report, progress: Progress) -> None:
     """Claim-next with `queued` lanes in the queue."""
     url = await engine.create()
-    token = await prepare(url, folder, Size(runs=queued), progress, queue=True)
+    token = await prepare(url, folder, Size(runs=queued), progress, kind="queue")
     title, suffix = engine.title, f"{queued:,} queued"
     database_ms = await (database_times_sqlite(url) if engine.name == "sqlite" else database_times_postgres(url))
     report.add(

@@ -1,9 +1,11 @@
 """The load generator: a closed loop over keep-alive connections, in a process of its own.
 
 `python -m bench.load` reads one job as JSON from standard input, holds the load, and prints one result as JSON. Each
-connection sends its next report the moment the answer to the last one is there. Requests are made beforehand but for
-their `seq`; every answer's status is checked, and one in `check_every` is parsed and checked whole. The first answer
-that isn't as it should be ends the process with exit code 1 and a line on standard error.
+connection sends its next report the moment the answer to the last one is there; with a `rate`, as the clock says, and
+latencies then count from the moment at which a report was due, so that a server that falls behind can't hide it.
+Requests are made beforehand but for their `seq`; every answer's status is checked, and one in `check_every` is parsed
+and checked whole. The first answer that isn't as it should be ends the process with exit code 1 and a line on standard
+error.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
+import os
 import sys
 import time
 from array import array
@@ -52,6 +55,8 @@ class Job(TypedDict):
     check_every: int
     lanes: list[LaneJob]
     status: NotRequired[int]
+    rate: NotRequired[float]
+    """Reports a second over all connections; left out: as many as are answered."""
 
 
 class Result(TypedDict):
@@ -96,6 +101,8 @@ class Load:
         self.status = str(job.get("status", 200)).encode()
         self.check_every = job["check_every"]
         self.lanes = [Lane(job, lane) for lane in job["lanes"]]
+        rate = job.get("rate")
+        self.interval = None if rate is None else job["connections"] / rate
         self.latencies: array[float] = array("d")
         self.answers = 0
         self.checked = 0
@@ -114,7 +121,7 @@ class Load:
 class Connection(asyncio.Protocol):
     """One keep-alive connection with one request under way at a time."""
 
-    __slots__ = ("buffer", "lane", "lanes", "load", "sent", "transport", "turn")
+    __slots__ = ("buffer", "due", "lane", "lanes", "load", "sent", "transport", "turn")
 
     def __init__(self, load: Load, lanes: list[Lane]) -> None:
         self.load = load
@@ -123,6 +130,7 @@ class Connection(asyncio.Protocol):
         self.lane = lanes[0]
         self.buffer = b""
         self.sent = 0.0
+        self.due = 0.0
         self.transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -134,8 +142,25 @@ class Connection(asyncio.Protocol):
         seq = lane.seq
         lane.seq = seq + 1
         self.load.under_way += 1
-        self.sent = time.perf_counter()
+        self.sent = time.perf_counter() if self.load.interval is None else self.due
         self.transport.write((b"%d" % seq).join(lane.pieces))
+
+    def go_on(self) -> None:
+        """Send the next report, now or when it is due."""
+        interval = self.load.interval
+        if interval is None:
+            self.send()
+            return
+        self.due += interval
+        wait = self.due - time.perf_counter()
+        if wait <= 0:
+            self.send()
+        else:
+            asyncio.get_running_loop().call_later(wait, self.send_unless_stopped)
+
+    def send_unless_stopped(self) -> None:
+        if not self.load.stopping:
+            self.send()
 
     def data_received(self, data: bytes) -> None:
         if self.buffer:
@@ -161,7 +186,7 @@ class Connection(asyncio.Protocol):
         elif load.check_every and load.answers % load.check_every == 0:
             self.check(data[end + 4 :])
         if not load.stopping:
-            self.send()
+            self.go_on()
         elif load.under_way == 0:
             load.ended.set()
 
@@ -212,8 +237,13 @@ async def hold(job: Job) -> Result:
         connection = Connection(load, load.lanes[place :: job["connections"]])
         await loop.create_connection(partial(_itself, connection), job["host"], job["port"])
         connections.append(connection)
-    for connection in connections:
-        connection.send()
+    started = time.perf_counter()
+    for place, connection in enumerate(connections):
+        if load.interval is None:
+            connection.send()
+        else:
+            connection.due = started + load.interval * (place / len(connections) - 1)
+            connection.go_on()
     await _sleep_or_end(load, job["warmup_seconds"])
     load.latencies = array("d")
     started, cpu = time.perf_counter(), time.process_time()
@@ -221,6 +251,8 @@ async def hold(job: Job) -> Result:
     latencies, elapsed, cpu = load.latencies, time.perf_counter() - started, time.process_time() - cpu
     load.latencies = array("d")
     load.stopping = True
+    if load.under_way == 0:
+        load.ended.set()
     try:
         await asyncio.wait_for(load.ended.wait(), SETTLE_SECONDS)
     except TimeoutError:
@@ -255,11 +287,18 @@ async def _sleep_or_end(load: Load, seconds: float) -> None:
         return
 
 
+def _say(text: bytes) -> None:
+    """Write the result whole: a pipe may take a part of it at a time, where the event loop left it without waiting."""
+    os.set_blocking(sys.stdout.fileno(), True)
+    while text:
+        text = text[os.write(sys.stdout.fileno(), text) :]
+
+
 def main() -> int:
     job: Job = json.load(sys.stdin)
     gc.disable()  # a collection pause of the generator would be counted as the server's latency
     result = uvloop.run(hold(job))
-    print(json.dumps(result))
+    _say(json.dumps(result).encode())
     if "problem" in result:
         print(result["problem"], file=sys.stderr)
         return 1

@@ -54,6 +54,14 @@ class Server:
                 total += process.memory_info().rss
         return total / MIB
 
+    def unique_mib(self) -> float:
+        """The same with pages that its processes share counted once, in MiB."""
+        total = 0
+        for process in self.processes():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += process.memory_full_info().pss
+        return total / MIB
+
     def cpu_seconds(self) -> float:
         """Processor time of all its processes so far, user and system."""
         return cpu_seconds(self.processes())
@@ -175,9 +183,10 @@ async def serving(
 
 
 @asynccontextmanager
-async def heartlane(database_url: str, folder: Path) -> AsyncIterator[Server]:
-    """`heartlane serve` on the database."""
-    async with running("heartlane", ["heartlane", "serve"], database_url, folder) as server:
+async def heartlane(database_url: str, folder: Path, count: int = 1) -> AsyncIterator[Server]:
+    """`heartlane serve` on the database, as so many processes."""
+    module = ["heartlane", "serve", *(["--processes", str(count)] if count > 1 else [])]
+    async with running("heartlane", module, database_url, folder) as server:
         yield server
 
 

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import asyncpg
 
@@ -30,6 +30,24 @@ PRIORITIES: Final = 10
 ROLES: Final = [str(role) for role in Role]
 LEASE_AHEAD_SECONDS: Final = 4 * 3_600
 """When the seeded holders' leases run out: after the bench."""
+
+
+Kind = Literal["past", "queue", "live"]
+"""What seeded lanes are: the mixture that a past leaves behind, all waiting in the queue, or all held by workers."""
+
+
+def live_worker(number: int) -> str:
+    """Who holds the seeded lane of this number, from 0."""
+    return f"builder-{number % 500}:4711:1f"
+
+
+def live_run(number: int) -> str:
+    """The id of the seeded run of this number, from 0."""
+    return f"0190a9ad-{number // 1000 % 65536:04x}-7{number % 1000:03x}-8000-{number:012x}"
+
+
+LIVE_SEQ: Final = 40
+"""The last `seq` that seeded lanes had applied."""
 
 
 class Size(NamedTuple):
@@ -75,7 +93,8 @@ _SOURCE: Final = "INSERT INTO lane_sources (billing_account_id, project_id, sour
 _LABEL_SET: Final = "INSERT INTO label_sets (billing_account_id, label_key) VALUES ({}) ON CONFLICT DO NOTHING"
 
 # Of the past, eight in ten are shipped, one failed; of the rest a half is held by workers and a half waits its turn.
-_STATE: Final = """CASE WHEN {queue} THEN 'queued' WHEN n % 20 < 16 THEN 'shipped' WHEN n % 20 < 18 THEN 'failed'
+_STATE: Final = """CASE WHEN {queue} THEN 'queued' WHEN {live} THEN 'running'
+ WHEN n % 20 < 16 THEN 'shipped' WHEN n % 20 < 18 THEN 'failed'
  WHEN n % 20 = 18 THEN 'running' ELSE 'queued' END"""
 
 _RUNS: Final = """
@@ -95,7 +114,7 @@ SELECT id, :account, :project, :plan, 'lane-' || n, 'Change number ' || n || ' o
     {false}, 0, 0, {event_count}, {long_ago}, CASE WHEN started AND NOT held THEN {long_ago} END
 FROM (
     SELECT n, {id} AS id, state, state <> 'queued' AS started, state = 'running' AS held,
-        CASE WHEN state <> 'queued' THEN 'builder-' || n % 500 || ':4711:1f' END AS worker,
+        CASE WHEN state <> 'queued' THEN 'builder-' || (n % 500) || ':4711:1f' END AS worker,
         {role} AS role
     FROM (SELECT n, {state} AS state FROM row) AS with_state
 ) AS lane
@@ -107,7 +126,7 @@ _EVENTS: Final = """
 {rows}
 INSERT INTO events (run_number, last_seq, recorded_at, "count", types, worker_id, attempt, body)
 SELECT :first_run + n % :runs, (n / :runs + 1) * {per_report}, {recorded}, {per_report}, {types},
-    'builder-' || n % 500 || ':4711:1f', 1, bodies.body
+    'builder-' || (n % 500) || ':4711:1f', 1, bodies.body
 FROM row JOIN seed_bodies AS bodies ON bodies.place = n % {bodies}
 """
 
@@ -119,14 +138,14 @@ class Seed(NamedTuple):
     values: dict[str, Any]
 
 
-def _run_seed(dialect: Dialect, size: Size, owner: dict[str, Any], *, queue: bool) -> Seed:
+def _run_seed(dialect: Dialect, size: Size, owner: dict[str, Any], kind: Kind) -> Seed:
     reports = size.events // EVENTS_PER_REPORT
     role = "CASE n % 7 " + " ".join(f"WHEN {place} THEN '{name}'" for place, name in enumerate(ROLES)) + " END"
     sql = _RUNS.format(
         rows=dialect.rows.format(count=size.runs),
         id=dialect.id,
         role=role,
-        state=_STATE.format(queue="1 = 1" if queue else "1 = 0"),
+        state=_STATE.format(queue="1 = 1" if kind == "queue" else "1 = 0", live="1 = 1" if kind == "live" else "1 = 0"),
         priorities=PRIORITIES,
         long_ago=dialect.past.format(seconds="(86400 + n % 86400)"),
         ahead=dialect.past.format(seconds=f"(-{LEASE_AHEAD_SECONDS})"),
@@ -155,11 +174,8 @@ def event_bodies() -> list[tuple[int, str]]:
     return [(place, json.dumps(payload_events(source), separators=(",", ":"))) for place in range(BODIES)]
 
 
-async def prepare(url: str, folder: Path, size: Size, progress: Callable[[str], None], *, queue: bool = False) -> str:
-    """Bring an empty database to its schema, make a token, and fill it to `size`; returns the token.
-
-    queue   all lanes wait in the queue, instead of the mixture that a past leaves behind
-    """
+async def prepare(url: str, folder: Path, size: Size, progress: Callable[[str], None], *, kind: Kind = "past") -> str:
+    """Bring an empty database to its schema, make a token, and fill it to `size`; returns the token."""
     await processes.command("db", "upgrade", database_url=url)
     token = await make_token(url)
     if size.runs == 0:
@@ -170,9 +186,9 @@ async def prepare(url: str, folder: Path, size: Size, progress: Callable[[str], 
             pass
     started = time.perf_counter()
     if url.startswith("sqlite:"):
-        _fill_sqlite(Path(url.removeprefix("sqlite:///")), size, queue=queue)
+        _fill_sqlite(Path(url.removeprefix("sqlite:///")), size, kind)
     else:
-        await _fill_postgres(url, size, queue=queue)
+        await _fill_postgres(url, size, kind)
     progress(f"filled with {size} in {time.perf_counter() - started:.0f} s")
     return token
 
@@ -191,7 +207,7 @@ def _rows_of_owner(now: Any, account_id: str) -> tuple[dict[str, Any], list[tupl
     return {"account": account_id, "project": project_id, "plan": plan_id, "now": now}, statements
 
 
-def _fill_sqlite(path: Path, size: Size, *, queue: bool) -> None:
+def _fill_sqlite(path: Path, size: Size, kind: Kind) -> None:
     connection = sqlite3.connect(path, isolation_level=None)
     try:
         connection.execute("PRAGMA cache_size = -200000")
@@ -201,7 +217,7 @@ def _fill_sqlite(path: Path, size: Size, *, queue: bool) -> None:
         owner, statements = _rows_of_owner(now, account_id)
         for sql, values in statements:
             connection.execute(sql.format(", ".join("?" * len(values))), values)
-        connection.execute(*_run_seed(SQLITE, size, owner, queue=queue))
+        connection.execute(*_run_seed(SQLITE, size, owner, kind))
         if size.events:
             first_run = connection.execute("SELECT min(number) FROM runs").fetchone()[0]
             connection.execute("CREATE TEMP TABLE seed_bodies (place INTEGER PRIMARY KEY, body TEXT)")
@@ -232,7 +248,7 @@ _TYPES: Final = {
 }
 
 
-async def _fill_postgres(url: str, size: Size, *, queue: bool) -> None:
+async def _fill_postgres(url: str, size: Size, kind: Kind) -> None:
     connection = await asyncpg.connect(url, command_timeout=None)
     try:
         async with connection.transaction():
@@ -242,7 +258,7 @@ async def _fill_postgres(url: str, size: Size, *, queue: bool) -> None:
             for sql, values in statements:
                 marks = ", ".join(f"${place}" for place in range(1, len(values) + 1))
                 await connection.execute(sql.format(marks), *values)
-            sql, arguments = _numbered(_run_seed(POSTGRES, size, owner, queue=queue), _TYPES)
+            sql, arguments = _numbered(_run_seed(POSTGRES, size, owner, kind), _TYPES)
             await connection.execute(sql, *arguments)
             if size.events:
                 first_run = await connection.fetchval("SELECT min(number) FROM runs")
