@@ -13,7 +13,6 @@ import gc
 import os
 import signal
 import socket
-import sys
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -52,7 +51,6 @@ from heartlane.store.upgrade import upgrade_async
 log = structlog.get_logger(__name__)
 
 BACKLOG: Final = 4_096
-SWITCH_SECONDS: Final = 0.001
 NOTE_SECONDS: Final = 1.0
 """How old what one process tells of another in /metrics may be."""
 CONNECTIONS_MAX: Final = 65_536
@@ -81,9 +79,6 @@ def run(settings: Settings, pages: APIRouter | None = None) -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
-    # SQLite's writer has to win the interpreter's lock back from the event loop some ten times in a batch: from a busy
-    # one only after so long.
-    sys.setswitchinterval(SWITCH_SECONDS)
     seat = None
     if settings.processes > 1:
         if settings.database.dialect == "sqlite":
