@@ -164,8 +164,21 @@ PLANNED_COLUMNS: Final = (
 )
 """A plan's lanes while it isn't approved."""
 
+WORKER_STYLES: Final = {"working": "green", "silent": "bold red", "waiting": "cyan", "idle": "dim"}
+
+
+def _works_on(worker: Row) -> str:
+    """The lanes that a worker holds, or what it asks for."""
+    asks = worker["asks"]
+    if asks is None:
+        return ", ".join(f"{one_line(run['lane_key'], 40)} ({run['state']})" for run in worker["runs"])
+    wanted = [*asks["roles"], *([pairs(asks["labels"])] if asks["labels"] else [])]
+    return f"asks for {', '.join(wanted) or 'any lane'}, first {ago(asks['since'])}"
+
+
 WORKER_COLUMNS: Final = (
     Column("worker", "worker_id", most=36),
+    Column("status", "status", style=WORKER_STYLES),
     Column("lanes", lambda worker: len(worker["runs"]), right=True),
     Column("heard", since("last_heard")),
     Column("holds since", since("since"), least=100),
@@ -178,7 +191,7 @@ WORKER_COLUMNS: Final = (
     ),
     Column(
         "works on",
-        lambda worker: ", ".join(f"{one_line(run['lane_key'], 40)} ({run['state']})" for run in worker["runs"]),
+        _works_on,
         wide=True,
     ),
 )

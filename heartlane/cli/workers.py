@@ -1,4 +1,4 @@
-"""`heartlane workers`: who is here, and what each of them holds."""
+"""`heartlane workers`: who is here, what each of them holds, and who waits for a lane."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def workers(
     output: Output = Format.TABLE,
     as_json: AsJson = False,
 ) -> None:
-    """List the workers that hold lanes: which lanes, since when, and when each was last heard."""
+    """List the workers: which lanes they hold, who waits for one, who is silent, who was here in the last day."""
     with connected() as api:
         project_id = None if project is None else api.project_id(project)
         rows = api.rows(calls.workers(project_id=project_id), None if everything else limit)
@@ -30,6 +30,6 @@ def workers(
             rows,
             WORKER_COLUMNS,
             chosen(output, as_json),
-            empty="No worker holds a lane.",
+            empty="No worker is here, and none was in the last day.",
             next_cursor=lambda: rows.next_cursor,
         )

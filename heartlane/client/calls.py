@@ -185,9 +185,14 @@ def stream_path(run_id: Id) -> str:
     return f"/api/agents/runs/{part(run_id)}/stream"
 
 
-def workers(*, project_id: Id | None = None, limit: int | None = None) -> Call[Page[WorkerObject]]:
-    """Workers that hold lanes, by name."""
-    query = query_of(project_id=project_id, limit=limit)
+def workers(
+    *, project_id: Id | None = None, holding: bool | None = None, limit: int | None = None
+) -> Call[Page[WorkerObject]]:
+    """Workers that hold lanes, ask for one, or did either in the last day, by name.
+
+    holding     True: only those that hold lanes; False: only all others
+    """
+    query = query_of(project_id=project_id, holding=holding, limit=limit)
     return listing("/api/agents/workers", answers.WorkerList, lambda answer: answer.workers, query)
 
 

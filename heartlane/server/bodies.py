@@ -12,9 +12,10 @@ from heartlane.store.external import name_of_key
 from heartlane.store.pages import Page
 from heartlane.store.plans import Plan
 from heartlane.store.projects import Milestone, Project
-from heartlane.store.runs import LoggedEvent, Worker
+from heartlane.store.runs import LoggedEvent
 from heartlane.store.ticket_sync import Synced
 from heartlane.store.tickets import TicketRow
+from heartlane.store.workers import Worker
 from heartlane.wire.parse import dump_json
 from heartlane.wire.run_json import JSON_OPTIONS, run_body
 
@@ -102,10 +103,16 @@ def event_body(event: LoggedEvent) -> dict[str, Any]:
 
 
 def worker_body(worker: Worker, now: datetime) -> dict[str, Any]:
-    """A worker and the lanes it holds."""
+    """A worker, how it stands, and the lanes it holds or the one it asks for."""
+    status, ask = worker.status(now), worker.ask
+    asks = None
+    if status == "waiting" and ask is not None:
+        asks = {"project_id": ask.project_id, "roles": ask.roles, "labels": ask.labels, "since": ask.asks_since}
     return {
         "worker_id": worker.worker_id,
+        "status": status,
         "since": worker.since,
         "last_heard": worker.last_heard,
+        "asks": asks,
         "runs": [run_body(run, now) for run in worker.runs],
     }

@@ -99,10 +99,20 @@ class Claims:
             body.labels,
             body.one_at_a_time,
         )
-        ledger = self._context.store.ledger
-        if not body.wait_seconds:
-            return await ledger.claim_next(claim)
-        return await self._wait(claim, body.wait_seconds, request)
+        presence = self._context.presence
+        try:
+            if body.wait_seconds:
+                outcome = await self._wait(claim, body.wait_seconds, request)
+            else:
+                outcome = await self._context.store.ledger.claim_next(claim)
+                if outcome.run is None:
+                    presence.asks(claim, 0)
+        except ClientGone:
+            presence.asks_no_more(claim)
+            raise
+        if outcome.run is not None:
+            presence.asks_no_more(claim)
+        return outcome
 
     async def _project(self, principal: Principal, wanted: str | None) -> str | None:
         """The project that the claim is limited to. Raises the 404 of one that the caller can't see."""
@@ -121,6 +131,7 @@ class Claims:
         gone = loop.create_task(until_gone(request.receive))
         closed = loop.create_task(self._context.gate.closed())
         second_look = SECOND_LOOK_SECONDS
+        noted = False
         try:
             with self._context.waiters.waiting(claim) as waiter:
                 while True:
@@ -131,6 +142,9 @@ class Claims:
                     left = deadline - looked
                     if outcome.run is not None or left <= 0 or closed.done():
                         return outcome
+                    if not noted:
+                        self._context.presence.asks(claim, left)
+                        noted = True
                     woken = loop.create_task(waiter.woken.wait())
                     try:
                         poll = min(second_look, POLL_SECONDS) if outcome.passed_over else POLL_SECONDS

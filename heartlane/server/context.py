@@ -10,6 +10,7 @@ from heartlane.server.importer import Importer
 from heartlane.server.limits import RateLimiter
 from heartlane.server.metrics import Metrics
 from heartlane.server.patience import Patience
+from heartlane.server.presence import Presence
 from heartlane.server.sessions import Sessions
 from heartlane.server.settings import Settings
 from heartlane.server.streams import Streams
@@ -33,4 +34,5 @@ class Context:
     sessions: Sessions
     vault: Vault
     importer: Importer
+    presence: Presence
     patience: Patience = field(default_factory=Patience)

@@ -35,6 +35,7 @@ from heartlane.server.importer import Importer
 from heartlane.server.limits import RateLimiter
 from heartlane.server.logs import configure
 from heartlane.server.metrics import Metrics
+from heartlane.server.presence import Presence
 from heartlane.server.processes import Seat, supervise
 from heartlane.server.sender import Sender
 from heartlane.server.sessions import Sessions, limits_of
@@ -122,11 +123,12 @@ async def _serve(settings: Settings, pages: APIRouter | None, seat: Seat | None)
             courier.start()
             watch.start()
             context.importer.start()
+            context.presence.start()
             await serve_app(make_app(context, pages), settings, context.gate, seat)
         finally:
             if figures is not None:
                 figures.cancel()
-            ended = await _close((take_back, watch, courier), context)
+            ended = await _close((take_back, watch, courier, context.presence), context)
             log.info("stopped")
     return ended
 
@@ -138,7 +140,7 @@ async def _note_figures(context: Context) -> None:
         await asyncio.sleep(NOTE_SECONDS)
 
 
-async def _close(loops: Sequence[TakeBackLoop | Watch | Courier], context: Context) -> bool:
+async def _close(loops: Sequence[TakeBackLoop | Watch | Courier | Presence], context: Context) -> bool:
     """End everything in order; whether it has ended. What a database that doesn't answer holds up is given up."""
     ended = True
 
@@ -174,8 +176,9 @@ def make_context(settings: Settings, store: Store, figures: Path | None = None) 
     limiter = RateLimiter(settings.rate_limits)
     sessions = Sessions(settings, store, auth)
     importer = Importer(store, settings)
+    presence = Presence(store)
     return Context(
-        settings, store, auth, limiter, metrics, gate, waiters, streams, sessions, settings.vault(), importer
+        settings, store, auth, limiter, metrics, gate, waiters, streams, sessions, settings.vault(), importer, presence
     )
 
 

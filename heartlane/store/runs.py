@@ -1,4 +1,4 @@
-"""Reads of runs, their events and their workers. Lists go by keyset and never load a prompt."""
+"""Reads of runs and their events. Lists go by keyset and never load a prompt."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import jiter
 from sqlalchemy import BigInteger, ColumnElement, Select, and_, false, func, literal, not_, select, type_coerce
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from heartlane.lanes.run import EVENT_TYPE_BITS, HELD_STATES, Run
+from heartlane.lanes.run import EVENT_TYPE_BITS, Run
 from heartlane.store.columns import to_micros
 from heartlane.store.schema import events, run_prompts, runs
 
@@ -48,15 +48,6 @@ class LoggedEvent(NamedTuple):
     recorded_at: datetime
     worker_id: str | None
     attempt: int
-
-
-class Worker(NamedTuple):
-    """A worker that holds lanes: which, since when, and when it was last heard."""
-
-    worker_id: str
-    runs: Sequence[Run]
-    since: datetime | None
-    last_heard: datetime | None
 
 
 async def list_runs(
@@ -201,34 +192,4 @@ def expand(body: str, last_seq: int, recorded_at: datetime, worker_id: str | Non
     return [
         LoggedEvent(first + place, item["type"], item["payload"], item.get("at"), recorded_at, worker_id, attempt)
         for place, item in enumerate(stored)
-    ]
-
-
-async def list_workers(
-    conn: AsyncConnection, account_id: str, project_id: str | None, *, after: str | None, limit: int
-) -> list[Worker]:
-    """Workers that hold lanes, by name, up to `limit` beyond the name `after`."""
-    held = [
-        runs.c.billing_account_id == account_id,
-        runs.c.worker_id.is_not(None),
-        runs.c.state.in_(sorted(HELD_STATES)),
-    ]
-    if project_id is not None:
-        held.append(runs.c.project_id == project_id)
-    names = select(runs.c.worker_id).where(*held).distinct().order_by(runs.c.worker_id).limit(limit)
-    if after is not None:
-        names = names.where(runs.c.worker_id > after)
-    query = select(runs).where(*held, runs.c.worker_id.in_(names)).order_by(runs.c.worker_id, runs.c.number)
-    found: dict[str, list[Run]] = {}
-    for row in await conn.execute(query):
-        run = Run._make(row)
-        found.setdefault(run.worker_id or "", []).append(run)
-    return [
-        Worker(
-            name,
-            held_runs,
-            min((run.claimed_at for run in held_runs if run.claimed_at is not None), default=None),
-            max((run.last_heartbeat for run in held_runs if run.last_heartbeat is not None), default=None),
-        )
-        for name, held_runs in found.items()
     ]

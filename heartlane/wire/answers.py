@@ -25,6 +25,7 @@ from heartlane.wire.names import (
     StateName,
     StatusName,
     TicketRoleName,
+    WorkerStatusName,
 )
 
 _CONFIG: Final = ConfigDict(use_attribute_docstrings=True)
@@ -353,18 +354,37 @@ class EventList(Answer):
     """Events up to this `seq` were taken out of the log (`heartlane db prune`); 0: none were."""
 
 
+class AskObject(Answer):
+    """Which lanes a waiting worker asks for."""
+
+    project_id: UUID | None
+    """Of this project alone; null: of any that its token covers."""
+    roles: list[Open[RoleName]]
+    """Empty: of any."""
+    labels: dict[str, str]
+    """What it offers."""
+    since: datetime
+    """Since when it has asked without a break."""
+
+
 class WorkerObject(Answer):
-    """A worker that holds lanes."""
+    """A worker that holds lanes, asks for one, or did either in the last day."""
 
     worker_id: str
+    status: Open[WorkerStatusName]
+    """`working`: holds lanes. `silent`: holds lanes, and two renewals of each are missing. `waiting`: asks for a lane.
+    `idle`: does neither now."""
     since: datetime | None
     """When it claimed the longest held of its lanes."""
     last_heard: datetime | None
+    asks: AskObject | None
+    """With `waiting` alone."""
     runs: list[RunObject]
+    """The lanes that it holds."""
 
 
 class WorkerList(Answer):
-    """Workers that hold lanes, by name."""
+    """Workers, by name."""
 
     workers: list[WorkerObject]
     next_cursor: str | None

@@ -358,7 +358,17 @@ ANSWERS: Final[dict[str, Any]] = {
         "next_cursor": None,
     },
     "get_workers": {
-        "workers": [{"worker_id": WORKER, "since": EARLIER, "last_heard": NOW, "runs": [RUNNING_RUN]}],
+        "workers": [
+            {
+                "worker_id": WORKER,
+                "status": "working",
+                "since": EARLIER,
+                "last_heard": NOW,
+                "asks": None,
+                "runs": [RUNNING_RUN],
+            },
+            people_examples.WAITING_WORKER,
+        ],
         "next_cursor": None,
     },
     "create_project": {"project": PROJECT_OBJECT},

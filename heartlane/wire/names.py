@@ -22,6 +22,7 @@ PlanStatusName = Literal["pending", "approved", "rejected"]
 StateName = Literal["queued", "claimed", "running", "paused", "shipping", "shipped", "failed", "released"]
 AttentionName = Literal["waiting_for_human", "stalled", "paused", "failed", "lease_running_out", "budget"]
 DirectiveName = Literal["continue", "pause", "stop"]
+WorkerStatusName = Literal["working", "silent", "waiting", "idle"]
 WorkerEventName = Literal["heartbeat", "log_line", "phase_change", "action", "error", "ship_complete"]
 EventName = Literal[
     "heartbeat",

@@ -1,4 +1,4 @@
-"""One example of every answer about people, in the same story as `heartlane.wire.examples`."""
+"""One example of every answer about people (and of a worker that waits), in the same story as `heartlane.wire.examples`."""
 
 from __future__ import annotations
 
@@ -14,6 +14,15 @@ NOW: Final = "2026-01-02T03:04:05.678901Z"
 EARLIER: Final = "2026-01-02T02:58:31.120455Z"
 SOON: Final = "2026-01-02T03:09:05.678901Z"
 BROWSER: Final = "Mozilla/5.0 (X11; Linux x86_64; rv:146.0) Gecko/20100101 Firefox/146.0"
+
+WAITING_WORKER: Final[dict[str, Any]] = {
+    "worker_id": "build-8.any.77",
+    "status": "waiting",
+    "since": None,
+    "last_heard": NOW,
+    "asks": {"project_id": None, "roles": ["test", "qa"], "labels": {"os": "linux"}, "since": EARLIER},
+    "runs": [],
+}
 
 SESSION_OBJECT: Final[dict[str, Any]] = {
     "id": SESSION,

@@ -167,6 +167,9 @@ class WorkerQuery(PageQuery):
     """Which workers."""
 
     project_id: Opt[Id] = None
+    """Those that hold lanes of this project, or would take one."""
+    holding: Opt[Flag] = None
+    """`true`: only those that hold lanes; `false`: only those that don't."""
 
 
 class SessionQuery(PageQuery):

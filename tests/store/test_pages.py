@@ -24,8 +24,9 @@ from heartlane.store.pages import (
 )
 from heartlane.store.plans import list_plans
 from heartlane.store.projects import list_milestones, list_projects
-from heartlane.store.runs import CHUNKS_AT_ONCE, LoggedEvent, RunFilter, list_runs, list_workers, read_events
+from heartlane.store.runs import CHUNKS_AT_ONCE, LoggedEvent, RunFilter, list_runs, read_events
 from heartlane.store.tickets import TicketFilter, list_tickets
+from heartlane.store.workers import WorkerFilter, list_workers
 from tests.store.fleet import Fleet, lane
 
 Look = Callable[[str | None], Awaitable[tuple[Sequence[str], str | None]]]
@@ -105,7 +106,9 @@ async def test_workers_by_name(fleet: Fleet) -> None:
     async def look(cursor: str | None) -> tuple[Sequence[str], str | None]:
         after = None if cursor is None else cursor_text("workers", cursor)
         async with fleet.store.reading() as conn:
-            rows = await list_workers(conn, fleet.account_id, None, after=after, limit=3)
+            now = await fleet.store.now_on(conn)
+            reach = Reach(fleet.account_id)
+            rows = await list_workers(conn, reach, WorkerFilter(), after=after, limit=3, now=now)
         shown = page(rows, 2, "workers", lambda worker: worker.worker_id)
         return [worker.worker_id for worker in shown.rows], shown.next_cursor
 

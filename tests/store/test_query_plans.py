@@ -13,9 +13,11 @@ import pytest
 from sqlalchemy import event
 
 from heartlane.store import control, sqlite
-from heartlane.store.runs import RunFilter, list_runs, list_workers
+from heartlane.store.pages import Reach
+from heartlane.store.runs import RunFilter, list_runs
 from heartlane.store.store import Store
 from heartlane.store.upgrade import upgrade_async
+from heartlane.store.workers import WorkerFilter, list_workers
 
 ID = "018f0000-0000-7000-8000-00000000000a"
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
@@ -116,5 +118,9 @@ async def test_a_list_is_read_in_the_order_of_an_index(store: Store, narrowed: d
 async def test_workers_are_listed_by_their_own_index(store: Store) -> None:
     with asked(store) as statements:
         async with store.reading() as conn:
-            await list_workers(conn, ID, None, after=None, limit=50)
-    assert "runs_worker_idx" in plan(store, *statements[-1])
+            await list_workers(conn, Reach(ID), WorkerFilter(), after=None, limit=50, now=NOW)
+    names, asks, lanes = (plan(store, *statement) for statement in statements)
+    assert "runs_worker_idx" in names
+    assert "workers_seen_pkey" in names or "sqlite_autoindex_workers_seen" in names
+    assert "workers_seen_pkey" in asks or "sqlite_autoindex_workers_seen" in asks
+    assert "runs_worker_idx" in lanes

@@ -508,6 +508,20 @@ _0009: Final[Tables] = {
         {**_0001["tokens"][0], "worker_prefix": "build-", "networks": "10.0.0.0/8,2001:db8::/32"},
     ]
 }
+_0011: Final[Tables] = {
+    "workers_seen": [
+        {
+            "billing_account_id": ACCOUNT,
+            "worker_id": "wörker-9",
+            "scope": PROJECT,
+            "roles_json": '["backend"]',
+            "labels_json": '{"os":"linux"}',
+            "asks_since": NOW,
+            "asks_until": LATER,
+            "seen_at": NOW,
+        }
+    ],
+}
 
 _0010: Final[Tables] = {
     "control": [{**_0001["control"][0], "events_pruned_before": NOW - timedelta(days=30), "oldest_schema": "0010"}]
@@ -522,6 +536,7 @@ ROWS: Final[Mapping[str, Tables]] = {
     "0007": _0007,
     "0009": _0009,
     "0010": _0010,
+    "0011": _0011,
 }
 """Revision → table → rows. A revision has the tables of those before it, but for those that it gives anew."""
 

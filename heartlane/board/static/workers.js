@@ -1,4 +1,4 @@
-// The workers: who is here, who is silent, and what each holds.
+// The workers: who works, who waits for a lane, who is silent, and what each holds.
 
 import { get } from "./api.js";
 import { h, put, setAttribute, setText } from "./dom.js";
@@ -11,10 +11,12 @@ import { agoText, command, empty, failure, heading, leaseBar, loading, showLease
 
 const AGAIN_MILLISECONDS = 15_000;
 const REMEMBERED_MILLISECONDS = 24 * 3_600_000;
+const PAGES_MAX = 10;
 
 const KINDS = {
   silent: "Silent",
   working: "Working",
+  waiting: "Waiting",
   idle: "Idle",
 };
 
@@ -25,7 +27,7 @@ export function mount(main) {
 
 class Workers {
   constructor(main) {
-    this.waiting = [];
+    this.without = [];
     this.body = h("div", {}, loading("Reading the workers …"));
     this.sum = h("p", { class: "sum" });
     put(main, heading("Workers", this.sum), this.body);
@@ -47,11 +49,16 @@ class Workers {
   async read() {
     clearTimeout(this.timer);
     try {
-      const answer = await get("/api/agents/workers", { project_id: query().get("project"), limit: 200 });
-      this.waiting = answer.waiting ?? [];
-      this.error = null;
-    } catch (error) {
-      this.error = error;
+      const found = [];
+      let cursor;
+      for (let page = 0; page < PAGES_MAX && cursor !== null; page++) {
+        const answer = await get("/api/agents/workers", { project_id: query().get("project"), holding: false, limit: 200, cursor });
+        found.push(...answer.workers);
+        cursor = answer.next_cursor;
+      }
+      this.without = found;
+    } catch {
+      // What was known stays; the line at the top says that the server is away.
     }
     if (this.gone) return;
     this.draw();
@@ -64,8 +71,8 @@ class Workers {
       put(this.body, failure(store.error, () => store.load()));
       return;
     }
-    const workers = [...known(this.waiting).values()].sort((one, other) => rank(one) - rank(other) || one.id.localeCompare(other.id));
-    const key = JSON.stringify(workers.map((worker) => [worker.id, kind(worker), worker.runs.map((run) => [run.id, run.state, run.phase, run.title])]));
+    const workers = [...known(this.without).values()].sort((one, other) => rank(one) - rank(other) || one.id.localeCompare(other.id));
+    const key = JSON.stringify(workers.map((worker) => [worker.id, kind(worker), worker.asks, worker.last?.id, worker.runs.map((run) => [run.id, run.state, run.phase, run.title])]));
     setText(this.sum, summary(workers));
     if (!workers.length) {
       if (store.loading === "done") put(this.body, noWorkers());
@@ -101,10 +108,10 @@ class Workers {
 }
 
 /** Every worker that is known: those that hold lanes, those that ask for one, those that ended one in the last day. */
-function known(waiting) {
+function known(without) {
   const found = new Map();
   const worker = (id) => {
-    if (!found.has(id)) found.set(id, { id, runs: [], heard: null, asked: null, last: null });
+    if (!found.has(id)) found.set(id, { id, runs: [], heard: null, asks: null, last: null });
     return found.get(id);
   };
   const since = now() - REMEMBERED_MILLISECONDS;
@@ -120,17 +127,17 @@ function known(waiting) {
       if (run.finished_at > (before.heard ?? "")) before.heard = run.finished_at;
     }
   }
-  for (const each of waiting) {
-    const asking = worker(each.worker_id);
-    asking.asked = each;
-    asking.heard = each.last_heard ?? asking.heard;
+  for (const each of without) {
+    const other = worker(each.worker_id);
+    other.asks = each.asks;
+    if ((each.last_heard ?? "") > (other.heard ?? "")) other.heard = each.last_heard;
   }
   return found;
 }
 
-/** `silent` when a worker that holds lanes has missed two renewals of every one of them. */
+/** `silent` when a worker that holds lanes has missed two renewals of every one of them; without a lane `waiting` while it asks for one. */
 function kind(worker) {
-  if (!worker.runs.length) return "idle";
+  if (!worker.runs.length) return worker.asks ? "waiting" : "idle";
   const silent = worker.runs.every((run) => {
     if (!run.lease_expires_at || !run.last_heartbeat) return false;
     const deadline = Date.parse(run.lease_expires_at);
@@ -188,16 +195,21 @@ function held(run) {
 
 function idle(worker) {
   const parts = [];
-  if (worker.asked) parts.push(`Asks for a lane${worker.asked.roles?.length ? ` of ${worker.asked.roles.join(", ")}` : ""}. `);
+  if (worker.asks) parts.push(asking(worker.asks), " first ", agoText(worker.asks.since), ". ");
   if (worker.last) {
     parts.push(worker.last.state === "shipped" ? "Last shipped " : "Last failed ", h("a", { href: `/lanes/${worker.last.id}`, "data-focus": worker.last.id }, visibleLine(worker.last.title, 120)), " ", agoText(worker.last.finished_at), ".");
   }
   return parts;
 }
 
+function asking(asks) {
+  const labels = Object.entries(asks.labels).map(([name, value]) => visibleLine(`${name}=${value}`, 120));
+  return `Asks for ${asks.roles.length ? `a lane of ${asks.roles.join(", ")}` : "any lane"}${labels.length ? `, offers ${labels.join(", ")}` : ""},`;
+}
+
 function noWorkers() {
   return [
-    empty("No workers", `Nobody holds a lane, and nobody has ended one in the last day. ${count([...store.runs.values()].filter((run) => !run.finished_at).length, "lane waits", "lanes wait")}.`),
+    empty("No workers", `Nobody holds a lane or asks for one, and nobody did in the last day. ${count([...store.runs.values()].filter((run) => !run.finished_at).length, "lane waits", "lanes wait")}.`),
     h("div", { class: "empty" }, h("p", {}, "Put an agent to work, on any machine that reaches this server:"), command("heartlane work --agent claude --worktree ~/src/app"), h("p", {}, "See beforehand whether all is there for it:"), command("heartlane doctor")),
   ];
 }
