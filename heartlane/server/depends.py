@@ -25,6 +25,7 @@ from heartlane.server.streams import Opening
 from heartlane.server.telemetry import UUID
 from heartlane.store.audit import Actor
 from heartlane.store.pages import Reach
+from heartlane.store.ticket_audit import By
 from heartlane.store.tokens import Scope
 from heartlane.wire.fields import Id
 from heartlane.wire.parse import BadJson, parse_json
@@ -206,6 +207,11 @@ def actor_of(request: Request, principal: Principal) -> Actor:
         client_ip(request.scope, get_context(request).settings.trusted_proxies),
         user_agent(request.scope),
     )
+
+
+def by_of(request: Request, principal: Principal) -> By:
+    """The same with the caller's account."""
+    return By(actor_of(request, principal), principal.account_id)
 
 
 def opening_of(request: Request) -> Opening:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import getpass
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any, Final, Literal, NamedTuple
 
@@ -165,7 +165,14 @@ async def record(
         project_id=project_id,
         details=details,
     )
-    await conn.execute(insert(audit).values(entry._asdict()))
+    await record_entries(conn, [entry])
+
+
+async def record_entries(conn: AsyncConnection, entries: Iterable[Entry | None]) -> None:
+    """Write entries in the transaction under way; None stands for nothing to tell."""
+    rows = [entry._asdict() for entry in entries if entry is not None]
+    if rows:
+        await conn.execute(insert(audit), rows)
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, Reach, cursor_id, page
 from heartlane.store.schema import budgets, milestones, projects
 from heartlane.store.store import WriteTransaction
+from heartlane.store.ticket_audit import By, milestone_entry
 
 
 class Project(NamedTuple):
@@ -171,12 +172,19 @@ async def record(tx: WriteTransaction, actor: Actor, action: str, project: Proje
     )
 
 
-async def create_milestone(tx: WriteTransaction, project_id: str, values: Mapping[str, Any]) -> Milestone:
-    """A new, open milestone of a project that the caller has looked up; `values`: column → value."""
+async def create_milestone(
+    tx: WriteTransaction, project_id: str, values: Mapping[str, Any], by: By | None = None
+) -> Milestone:
+    """A new, open milestone of a project that the caller has looked up; `values`: column → value.
+
+    by      who makes it, for the audit log
+    """
     milestone = Milestone(
         id=new_id(), project_id=project_id, status="open", created_at=tx.now, updated_at=tx.now, **values
     )
     await tx.conn.execute(insert(milestones).values(milestone._asdict()))
+    if by is not None:
+        await audit.record_entries(tx.conn, [milestone_entry(by, None, milestone._asdict(), tx.now)])
     return milestone
 
 
@@ -204,10 +212,15 @@ async def read_milestone(conn: AsyncConnection, milestone_id: str, reach: Reach)
     return None if row is None else Milestone._make(row)
 
 
-async def patch_milestone(tx: WriteTransaction, milestone: Milestone, values: Mapping[str, Any]) -> Milestone:
-    """Change the given columns of a milestone that the caller has looked up in this transaction."""
+async def patch_milestone(
+    tx: WriteTransaction, milestone: Milestone, values: Mapping[str, Any], by: By | None = None
+) -> Milestone:
+    """Change the given columns of a milestone that the caller has looked up in this transaction. `by`: who does."""
     if not values:
         return milestone
     changes = {**values, "updated_at": tx.now}
     await tx.conn.execute(update(milestones).where(milestones.c.id == milestone.id).values(changes))
-    return milestone._replace(**changes)
+    after = milestone._replace(**changes)
+    if by is not None:
+        await audit.record_entries(tx.conn, [milestone_entry(by, milestone._asdict(), after._asdict(), tx.now)])
+    return after

@@ -14,10 +14,12 @@ from sqlalchemy import insert, update
 
 from heartlane.lanes.tickets import open_ticket
 from heartlane.lanes.upstream import TEXTS, Said, follow
+from heartlane.store.audit import record_entries
 from heartlane.store.external import digest, key_of_name, key_of_url
 from heartlane.store.ids import new_id
 from heartlane.store.schema import tickets
 from heartlane.store.store import WriteTransaction
+from heartlane.store.ticket_audit import By, import_entry
 from heartlane.store.tickets import TicketRow, find_by_keys, lock_keys
 
 Outcome = Literal["created", "updated", "unchanged", "skipped"]
@@ -72,10 +74,14 @@ class Synced(NamedTuple):
     ticket: TicketRow | None
 
 
-async def sync_tickets(tx: WriteTransaction, project_id: str, told: Sequence[Told]) -> list[Synced]:
+async def sync_tickets(
+    tx: WriteTransaction, project_id: str, told: Sequence[Told], by: By | None = None
+) -> list[Synced]:
     """Make or change what a source tells of a project that the caller has looked up; the outcomes, in the same order.
 
     No two of `told` have the same key, and milestones are the project's.
+
+    by      the person who brings them, for the audit log; None: the server by itself
     """
     await lock_keys(tx, project_id)
     known = await find_by_keys(tx.conn, project_id, [each.key for each in told], lock=True)
@@ -91,6 +97,9 @@ async def sync_tickets(tx: WriteTransaction, project_id: str, told: Sequence[Tol
     made = [result.ticket._asdict() for result in results if result.ticket is not None and result.outcome == "created"]
     if made:
         await tx.conn.execute(insert(tickets), made)
+    if by is not None:
+        outcomes = [(each.outcome, None if each.ticket is None else each.ticket.id) for each in results]
+        await record_entries(tx.conn, [import_entry(by, project_id, outcomes, tx.now)])
     return results
 
 

@@ -11,11 +11,13 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.decisions import Refusal
 from heartlane.lanes.tickets import TICKET_COLUMNS, Ticket, amend, open_ticket
+from heartlane.store.audit import record_entries
 from heartlane.store.external import key_of_url
 from heartlane.store.ids import new_id
 from heartlane.store.pages import Page, cursor_id, page
 from heartlane.store.schema import milestones, tickets
 from heartlane.store.store import WriteTransaction
+from heartlane.store.ticket_audit import By, ticket_entry
 
 MOVES: Final = frozenset({"roles", "status", "stage", "resolution_type", "verified_existing"})
 """What the rules of `heartlane.lanes.tickets` decide; every other field is a plain column."""
@@ -85,10 +87,13 @@ async def create_ticket(
     *,
     roles: Sequence[str],
     verified_existing: bool,
+    by: By | None = None,
 ) -> tuple[TicketRow, bool]:
     """A new ticket of a project that the caller has looked up, and True. `values`: the plain columns, each one.
 
     Where the project has a ticket with the same `external_url`: that one as it is, and False.
+
+    by      who makes it, for the audit log
     """
     url, key = values.get("external_url"), None
     if url is not None:
@@ -100,6 +105,8 @@ async def create_ticket(
     moving = open_ticket(new_id(), roles, tx.now, verified_existing=verified_existing)
     row = TicketRow(project_id=project_id, created_at=tx.now, external_key=key, **moving._asdict(), **values)
     await tx.conn.execute(insert(tickets).values(row._asdict()))
+    if by is not None:
+        await record_entries(tx.conn, [ticket_entry(by, None, row._asdict(), tx.now)])
     return row, True
 
 
@@ -159,11 +166,16 @@ async def read_tickets(
 
 
 async def change_tickets(
-    tx: WriteTransaction, project_id: str, ticket_ids: Sequence[str], changes: Mapping[str, Any]
+    tx: WriteTransaction,
+    project_id: str,
+    ticket_ids: Sequence[str],
+    changes: Mapping[str, Any],
+    by: By | None = None,
 ) -> list[TicketRow | None] | Refused:
     """Make the same change to all named tickets or, where one of them can't be changed, to none.
 
     changes     field → value: those of MOVES go by the rules, any other is a column
+    by          who changes them, for the audit log
 
     Answers the tickets as they are then, in the order asked for, None for one that the project doesn't have (then
     nothing was changed either). Raises UrlTaken for an `external_url` that another ticket has.
@@ -185,9 +197,13 @@ async def change_tickets(
             decided[ticket_id] = {**plain, **decision, "updated_at": tx.now}
     if refusals:
         return Refused(refusals)
+    before = dict(rows)
     for ticket_id, values in sorted(decided.items()):
         await tx.conn.execute(update(tickets).where(tickets.c.id == ticket_id).values(values))
         rows[ticket_id] = rows[ticket_id]._replace(**values)
+    if by is not None:
+        entries = [ticket_entry(by, before[each]._asdict(), rows[each]._asdict(), tx.now) for each in sorted(decided)]
+        await record_entries(tx.conn, entries)
     return [rows[ticket_id] for ticket_id in ticket_ids]
 
 

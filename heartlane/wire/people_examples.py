@@ -1,4 +1,4 @@
-"""One example of every answer about people (and of a worker that waits), in the same story as `heartlane.wire.examples`."""
+"""One example of every answer about people, and of a worker that waits, in the story of `heartlane.wire.examples`."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from heartlane.store.run_audit import ACTIONS
+from heartlane.store.ticket_audit import CHANGED, CREATED
 
 ROOT = Path(__file__).resolve().parents[2]
 WRITERS = {"record", "_record", "_change", "make_entry"}
@@ -16,7 +17,7 @@ ACTION = re.compile(r"[a-z_]+\.[a-z_]+")
 
 def written_down() -> set[str]:
     """Every action that the store and the server name where they write an entry."""
-    found = set(ACTIONS.values())
+    found = {*ACTIONS.values(), *CREATED.values(), *CHANGED.values()}
     for folder in ("store", "server"):
         for path in (ROOT / "heartlane" / folder).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text("utf-8"))):

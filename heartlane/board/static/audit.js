@@ -13,6 +13,8 @@ const KINDS = [
   ["plan", "plans"],
   ["run", "lanes"],
   ["project", "projects"],
+  ["ticket", "tickets"],
+  ["milestone", "milestones"],
   ["budget", "budgets"],
   ["notice", "notices"],
   ["notice_rules", "rules of notices"],

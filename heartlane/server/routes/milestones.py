@@ -5,10 +5,21 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from heartlane.server.bodies import list_body, milestone_body
-from heartlane.server.depends import Admin, Json, PathId, PathMilestoneId, Server, Viewer, body_of, not_found, reach_of
+from heartlane.server.depends import (
+    Admin,
+    Json,
+    PathId,
+    PathMilestoneId,
+    Server,
+    Viewer,
+    body_of,
+    by_of,
+    not_found,
+    reach_of,
+)
 from heartlane.server.routes.projects import find_project
 from heartlane.store import projects
 from heartlane.wire.answers import MilestoneAnswer, MilestoneList
@@ -22,13 +33,14 @@ router = APIRouter(prefix="/api/projects/{id}/milestones", tags=["Milestones"])
 async def create_milestone(
     principal: Admin,
     context: Server,
+    request: Request,
     project_id: PathId,
     body: Annotated[CreateMilestoneBody, body_of(CreateMilestoneBody)],
 ) -> Json:
     """It begins `open`."""
     await find_project(context, principal, project_id)
     async with context.store.writing() as tx:
-        milestone = await projects.create_milestone(tx, project_id, body.model_dump())
+        milestone = await projects.create_milestone(tx, project_id, body.model_dump(), by_of(request, principal))
     return Json({"milestone": milestone_body(milestone)}, status_code=201)
 
 
@@ -57,8 +69,10 @@ async def read_milestone(principal: Viewer, context: Server, project_id: PathId,
 
 @router.patch("/{milestoneId}", response_model=MilestoneAnswer, summary="Change a milestone")
 async def patch_milestone(
+    *,
     principal: Admin,
     context: Server,
+    request: Request,
     project_id: PathId,
     milestone_id: PathMilestoneId,
     body: Annotated[PatchMilestoneBody, body_of(PatchMilestoneBody)],
@@ -69,5 +83,5 @@ async def patch_milestone(
         milestone = await projects.read_milestone(tx.conn, milestone_id, reach_of(principal))
         if milestone is None or milestone.project_id != project_id:
             raise not_found("milestone")
-        changed = await projects.patch_milestone(tx, milestone, values)
+        changed = await projects.patch_milestone(tx, milestone, values, by_of(request, principal))
     return Json({"milestone": milestone_body(changed)})

@@ -6,16 +6,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Query, Request
 
 from heartlane.server.auth import Principal
 from heartlane.server.bodies import list_body, synced_body, ticket_body
 from heartlane.server.context import Context
-from heartlane.server.depends import Json, Operator, PathId, PathTicketId, Server, Viewer, body_of, not_found
+from heartlane.server.depends import Json, Operator, PathId, PathTicketId, Server, Viewer, body_of, by_of, not_found
 from heartlane.server.errors import ApiError, Issue, invalid_request
 from heartlane.server.routes.projects import find_project
 from heartlane.store import ticket_sync, tickets
 from heartlane.store.store import WriteTransaction
+from heartlane.store.ticket_audit import By
 from heartlane.store.ticket_sync import Told, told_of
 from heartlane.store.tickets import Refused, TicketFilter, TicketRow, UrlTaken
 from heartlane.wire.answers import TicketAnswer, TicketList
@@ -37,6 +38,7 @@ router = APIRouter(prefix="/api/projects/{id}/tickets", tags=["Tickets"])
 async def create_ticket(
     principal: Operator,
     context: Server,
+    request: Request,
     project_id: PathId,
     body: Annotated[CreateTicketBody, body_of(CreateTicketBody)],
 ) -> Json:
@@ -49,7 +51,12 @@ async def create_ticket(
     async with context.store.writing() as tx:
         await check_milestone(tx, project_id, values)
         ticket, is_new = await tickets.create_ticket(
-            tx, project_id, values, roles=body.roles, verified_existing=body.verified_existing
+            tx,
+            project_id,
+            values,
+            roles=body.roles,
+            verified_existing=body.verified_existing,
+            by=by_of(request, principal),
         )
     return Json({"ticket": ticket_body(ticket)}, status_code=201 if is_new else 200)
 
@@ -58,6 +65,7 @@ async def create_ticket(
 async def sync_tickets(
     principal: Operator,
     context: Server,
+    request: Request,
     project_id: PathId,
     body: Annotated[SyncTicketsBody, body_of(SyncTicketsBody)],
 ) -> Json:
@@ -72,7 +80,7 @@ async def sync_tickets(
     _refuse_told_twice(told)
     async with context.store.writing() as tx:
         await _check_milestones(tx, project_id, told)
-        results = await ticket_sync.sync_tickets(tx, project_id, told)
+        results = await ticket_sync.sync_tickets(tx, project_id, told, by_of(request, principal))
     return Json({"results": [synced_body(result) for result in results]})
 
 
@@ -92,12 +100,14 @@ async def list_tickets(
 async def change_tickets(
     principal: Operator,
     context: Server,
+    request: Request,
     project_id: PathId,
     body: Annotated[TicketBatchBody, body_of(TicketBatchBody)],
 ) -> Json:
     """The same change for all of them or, where one of them refuses it, for none. Answers them in the order given."""
     changes = body.model_dump(exclude_unset=True, exclude={"ticket_ids"})
-    changed = await _change(context, principal, project_id, list(dict.fromkeys(body.ticket_ids)), changes)
+    ids = list(dict.fromkeys(body.ticket_ids))
+    changed = await _change(context, principal, project_id, ids, changes, by=by_of(request, principal))
     places = {ticket_id: place for place, ticket_id in reversed(list(enumerate(body.ticket_ids)))}
     missing = [ticket_id for ticket_id in places if ticket_id not in changed]
     if missing:
@@ -120,8 +130,10 @@ async def read_ticket(principal: Viewer, context: Server, project_id: PathId, ti
 
 @router.patch("/{ticketId}", response_model=TicketAnswer, summary="Change a ticket")
 async def patch_ticket(
+    *,
     principal: Operator,
     context: Server,
+    request: Request,
     project_id: PathId,
     ticket_id: PathTicketId,
     body: Annotated[PatchTicketBody, body_of(PatchTicketBody)],
@@ -131,14 +143,21 @@ async def patch_ticket(
     Closing sets the stage `live`, and the other way round; it needs every role to be done or skipped. The last role
     that is settled closes the ticket; a role that is taken up again reopens it.
     """
-    changed = await _change(context, principal, project_id, [ticket_id], body.model_dump(exclude_unset=True))
+    values = body.model_dump(exclude_unset=True)
+    changed = await _change(context, principal, project_id, [ticket_id], values, by=by_of(request, principal))
     if ticket_id not in changed:
         raise not_found("ticket")
     return Json({"ticket": ticket_body(changed[ticket_id])})
 
 
 async def _change(
-    context: Context, principal: Principal, project_id: str, ticket_ids: Sequence[str], changes: dict[str, Any]
+    context: Context,
+    principal: Principal,
+    project_id: str,
+    ticket_ids: Sequence[str],
+    changes: dict[str, Any],
+    *,
+    by: By,
 ) -> dict[str, TicketRow]:
     """The tickets after the change, by id, or those that the project has where one is missing and nothing changed."""
     await find_project(context, principal, project_id)
@@ -146,7 +165,7 @@ async def _change(
     async with context.store.writing() as tx:
         await check_milestone(tx, project_id, columns)
         try:
-            changed = await tickets.change_tickets(tx, project_id, ticket_ids, columns)
+            changed = await tickets.change_tickets(tx, project_id, ticket_ids, columns, by)
         except UrlTaken as taken:
             raise invalid_request([Issue("external_url", str(taken))]) from None
     if isinstance(changed, Refused):
