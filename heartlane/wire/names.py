@@ -38,6 +38,8 @@ EventName = Literal[
     "resumed",
     "cancelled",
     "retried",
+    "budget_held",
+    "budget_lifted",
     "pull_request",
 ]
 
