@@ -181,17 +181,17 @@ OF_THE_SERVER: Final[Mapping[str, ServerEvent]] = {
     ),
     "retried": ServerEvent("An operator put a failed run back into the queue.", "failed", Retry("me"), {"by": _BY}),
     "budget_held": ServerEvent(
-        "The project's budget is used up: the holder keeps its claim, and hears `pause` until it may go on. "
-        "(A budget that is to `stop` lanes has them `released` instead.)",
+        "The project's budget is used up: the holder keeps its claim and hears `pause` until it may go on; or it hears "
+        "`stop`, ends what it does, and gives the lane back.",
         "running",
         Hold("pause", "The project's budget is used up: 40.12 USD of 40.00 USD today."),
-        {"reason": "why, in one sentence"},
+        {"reason": "why, in one sentence", "directive": "what the holder hears: `pause` or `stop`"},
     ),
     "budget_lifted": ServerEvent(
         "The project's budget lets the lane go on: a new day, a higher ceiling, or a person's word.",
         "running",
         Lift(),
-        {"held": "how the budget held the lane: `pause`, or `stop` for one that was released"},
+        {"held": "how the budget held the lane: `pause`, or `stop`"},
     ),
     "pull_request": ServerEvent(
         "What became of the lane's pull request, as GitHub's webhook tells it. It changes nothing of the run, whatever "

@@ -256,9 +256,10 @@ class AsyncLane(LaneView):
             if not self.should_stop:
                 await self._give_up(reason, error)
             elif self.lost_reason is not None and self.lost_reason.code is None:
-                # We only believe that it is lost. If it isn't, it is free again at once; `attempt` fences this.
+                # We only believe that it is lost, or were told to stop. If it is ours, it is free again at once;
+                # `attempt` fences this.
                 call = calls.release_run(
-                    self.run.id, worker_id=self.worker_id, attempt=self.attempt, reason="the lease ran out unconfirmed"
+                    self.run.id, worker_id=self.worker_id, attempt=self.attempt, reason=str(self.lost_reason)
                 )
                 await self._sender.send_once(call, seconds=LAST_TRY_SECONDS)
         except (HeartlaneError, TimeoutError) as failure:

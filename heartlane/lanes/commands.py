@@ -74,9 +74,9 @@ class Retry(NamedTuple):
 
 
 class Hold(NamedTuple):
-    """The project's budget is used up: the holder stands still, or its lane is released.
+    """The project's budget is used up: the holder is told to stand still, or to stop and give the lane back.
 
-    action      `pause`, or `stop` to release it
+    action      `pause` or `stop`, the directive that its reports are answered with
     words       why, in one sentence
     """
 

@@ -67,9 +67,11 @@ def ticket_event(before: Run, after: Run) -> str | None:
 
 def directive(run: Run, *, replay: bool = False) -> str:
     """What the operator wants of the worker whose report was answered: `continue`, `pause` or `stop`."""
-    if run.state == "paused" or (run.budget_hold is not None and run.state in HELD_STATES):
-        return "pause"
-    return "stop" if replay and run.state in FINISHED_STATES else "continue"
+    if run.state in FINISHED_STATES:
+        return "stop" if replay else "continue"
+    if run.state not in HELD_STATES or (run.budget_hold is None and run.state != "paused"):
+        return "continue"
+    return "stop" if run.budget_hold == "stop" else "pause"
 
 
 def _unchanged(run: Run, command: Any, now: datetime) -> Decision:
@@ -246,7 +248,8 @@ def _let_go(run: Run, state: str, now: datetime) -> dict[str, Any]:
         "take_back_at": None,
         "waiting_for": None,
         "over_budget": False,
-        "budget_hold": None,
+        # A lane that its budget has stopped is marked until there is budget again.
+        "budget_hold": run.budget_hold if run.budget_hold == "stop" else None,
         "updated_at": now,
     }
 
@@ -273,7 +276,11 @@ def _take_back(run: Run, command: TakeBack, now: datetime) -> Decision:
     if now < deadline:
         return Decision({} if run.take_back_at == deadline else {"take_back_at": deadline})
     changes = _let_go(run, "queued", now)
-    _count_failure(changes, run, now, f"worker {run.worker_id!r} was last heard {instant(run.last_heartbeat)}")
+    # A worker that was told to stop, and simply did, has not failed.
+    failures = run.failures
+    if run.budget_hold != "stop":
+        failures += 1
+        _count_failure(changes, run, now, f"worker {run.worker_id!r} was last heard {instant(run.last_heartbeat)}")
     payload = {
         "worker_id": run.worker_id,
         "attempt": run.attempt,
@@ -281,7 +288,7 @@ def _take_back(run: Run, command: TakeBack, now: datetime) -> Decision:
         "deadline": _payload_time(run.lease_expires_at),
         "last_phase": run.phase,
         "last_log_line": run.log_line,
-        "failures": run.failures + 1,
+        "failures": failures,
         "max_failures": run.max_failures,
     }
     return Decision(changes, (Event("lease_expired", payload),))
@@ -347,15 +354,11 @@ def _note_pull_request(run: Run, command: NotePullRequest, now: datetime) -> Dec
 
 
 def _hold(run: Run, command: Hold, now: datetime) -> Decision:
-    """What the project's budget wants: the holder stands still, or (`stop`) the lane is given back, uncounted."""
-    if command.action == "pause":
-        if run.budget_hold is not None:
-            return Decision({})
-        changes = {"budget_hold": "pause", "updated_at": now}
-        return Decision(changes, (Event("budget_held", {"reason": command.words}),))
-    changes = _let_go(run, "released", now) | {"budget_hold": "stop"}
-    payload = {"worker_id": run.worker_id, "attempt": run.attempt, "reason": command.words, "by": "budget"}
-    return Decision(changes, (Event("released", payload),))
+    """What the project's budget wants: the holder is told to stand still, or to stop, which is the stronger."""
+    if run.budget_hold in (command.action, "stop"):
+        return Decision({})
+    changes = {"budget_hold": command.action, "updated_at": now}
+    return Decision(changes, (Event("budget_held", {"reason": command.words, "directive": command.action}),))
 
 
 def _lift(run: Run, command: Lift, now: datetime) -> Decision:

@@ -1,4 +1,4 @@
-"""Carries out what a budget's verdict means: lanes stand still or are given back, go on again, and people are told.
+"""Carries out what a budget's verdict means: workers stand still or stop, lanes go on again, and people are told.
 
 Any server may do it, and several at once: the rules hold a lane once, and a notice is told once by its key.
 """

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import func, insert, or_, select, update
+from sqlalchemy import false, func, insert, or_, select, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.limits import Budget, OnExceeded, Verdict, next_day, on_day, verdict
@@ -151,11 +151,10 @@ async def refresh(store: Store, project_id: str) -> Standing | None:
 
 
 async def lanes_to_hold(store: Store, project_id: str, action: OnExceeded) -> list[str]:
-    """Active lanes that nothing holds yet; those that stand still, too, where they are to be given back now."""
-    wanted: list[Any] = [runs.c.project_id == project_id, ACTIVE]
-    if action == "pause":
-        wanted.append(runs.c.budget_hold.is_(None))
-    return await _ids(store, select(runs.c.id).where(*wanted))
+    """Active lanes that nothing holds yet; those that stand still, too, where their workers are to stop now."""
+    held = runs.c.budget_hold.is_not(None) if action == "pause" else runs.c.budget_hold == "stop"
+    untold = ~func.coalesce(held, false())
+    return await _ids(store, select(runs.c.id).where(runs.c.project_id == project_id, ACTIVE, untold))
 
 
 async def lanes_to_lift(store: Store, project_id: str) -> list[str]:

@@ -23,7 +23,7 @@ BUDGET_OBJECT: Final[dict[str, Any]] = {
 REQUESTS: Final[dict[str, dict[str, Any]]] = {
     "put_budget": {
         "Dollars": {"usd_per_day": 40, "usd_total": 600},
-        "Tokens, and lanes given back": {"tokens_per_day": 20_000_000, "on_exceeded": "stop"},
+        "Tokens, and workers that stop": {"tokens_per_day": 20_000_000, "on_exceeded": "stop"},
     },
     "go_on": {"Two hours": {"hours": 2}, "Until the day ends": {}},
 }

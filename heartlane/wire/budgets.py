@@ -32,7 +32,7 @@ class BudgetBody(RequestBody):
     tokens_total: Tokens | None = None
     on_exceeded: OnExceededName = "pause"
     """What becomes of lanes that are being worked when a ceiling is reached: `pause` keeps their claims and has their
-    workers stand still; `stop` gives the lanes back, uncounted, to be gone on with later."""
+    workers stand still; `stop` tells them to give their lanes back, uncounted, to be gone on with later."""
 
 
 class GoOnBody(RequestBody):

@@ -73,7 +73,7 @@ def run_check(
             now = time.monotonic()
             (running.hold if child.frozen else running.go_on)(now)
             over = keeper.loss is not None or keeper.standing() is Standing.GONE
-            if (over or stopping.is_set()) and not ended_by_us:
+            if (over or stopping.is_set() or keeper.told_to_stop) and not ended_by_us:
                 ended_by_us = True
                 child.stop(GRACE_SECONDS)
             if running.seconds(now) > seconds_max and not too_long:

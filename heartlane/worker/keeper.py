@@ -26,7 +26,7 @@ ANSWER_SECONDS_MAX: Final = 10.0
 
 
 class Loss(NamedTuple):
-    """How the claim ended, other than by us: the error's code (None for a directive to stop), and a sentence."""
+    """How the claim ended, other than by us: the error's code, and a sentence."""
 
     code: str | None
     message: str
@@ -68,6 +68,7 @@ class Keeper:
         self._lease = lease
         self._on_change = on_change
         self._paused = False
+        self._told_to_stop = False
         self._directive_sent_at = 0.0
         self._directive_heard_at = 0.0
         self._loss: Loss | None = None
@@ -106,6 +107,11 @@ class Keeper:
         return self._paused
 
     @property
+    def told_to_stop(self) -> bool:
+        """Whether a directive said so: the lane is ours until we have given it back."""
+        return self._told_to_stop
+
+    @property
     def loss(self) -> Loss | None:
         """How the claim was lost; None while it isn't."""
         return self._loss
@@ -132,10 +138,10 @@ class Keeper:
                 self._tries = 0
                 self.trouble = ""
                 self._take_directive(means is Meaning.PAUSE, sent_at)
+                self._told_to_stop |= means is Meaning.STOP
                 changed = True
-            if means in (Meaning.LOST, Meaning.STOP) and self._loss is None:
-                stopped = "an operator told the worker to stop"
-                self._loss = Loss(reply.code, reply.problem or stopped)
+            if means is Meaning.LOST and self._loss is None:
+                self._loss = Loss(reply.code, reply.problem)
                 changed = True
             if means in (Meaning.RETRY, Meaning.REFUSED):
                 self.trouble = reply.problem

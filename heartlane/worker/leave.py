@@ -56,7 +56,7 @@ class Leave:
                 self._check()
                 if self._keeper.loss is not None or self._keeper.standing() is Standing.GONE:
                     return lost(self._keeper.loss)
-                if self._stopping.is_set():
+                if self._stopping.is_set() or self._keeper.told_to_stop:
                     return TOLD
                 if self._keeper.paused:
                     self._status.state = "paused"

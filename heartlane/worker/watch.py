@@ -165,7 +165,7 @@ class Watch:
     def _end_if_due(self) -> None:
         if self._keeper.loss is not None:
             self._end("lost", min(LOST_GRACE_SECONDS, self._options.grace_seconds))
-        elif self._stopping.is_set():
+        elif self._stopping.is_set() or self._keeper.told_to_stop:
             self._end("told", self._options.grace_seconds)
         elif self._keeper.standing() is Standing.GONE:
             self._end("outage", 0.0)

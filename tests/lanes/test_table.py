@@ -42,7 +42,7 @@ COMMANDS: dict[str, Command] = {
     "unblock": Unblock(),
     "ripen": Ripen(),
     "hold": Hold("pause", "The budget is used up."),
-    "hold and give back": Hold("stop", "The budget is used up."),
+    "hold and stop": Hold("stop", "The budget is used up."),
     "lift": Lift(),
     "pull request": NotePullRequest("https://git.test/1", "merged"),
 }
@@ -64,7 +64,7 @@ OUTCOMES = {
     "unblock": " ".join(STATES),
     "ripen": " ".join(STATES),
     "hold": " ".join(STATES),
-    "hold and give back": "queued released" + " released" * 4 + " shipped failed",
+    "hold and stop": "queued released claimed running paused shipping shipped failed",
     "lift": " ".join(STATES),
     "pull request": " ".join(STATES),
 }

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from heartlane.lanes.commands import Claim, Hold, Lift, Release, Report
+from heartlane.lanes.commands import Claim, Hold, Lift, Release, Report, TakeBack
+from heartlane.lanes.decisions import Decision
 from heartlane.lanes.limits import Budget, Caps, Gate, on_day, spend, verdict
 from heartlane.lanes.rules import decide, directive
 from heartlane.lanes.run import Event, Run, needs_attention
@@ -173,8 +174,24 @@ def test_a_lane_stands_still_until_there_is_budget_again() -> None:
     assert directive(applied(applied(run, told_more), Lift())) == "continue"
 
 
-def test_a_lane_that_stands_still_can_be_given_back() -> None:
+def test_a_worker_that_stands_still_can_be_told_to_stop() -> None:
     run = applied(applied(running(), Hold("pause", "used up")), Hold("stop", "used up"))
-    assert (run.state, run.worker_id, run.failures) == ("released", None, 0)
-    late = decide(run, Report("w1", attempt=1), NOW)
-    assert getattr(late, "code", None) == "CLAIM_LOST"
+    assert (directive(run), run.state, run.worker_id) == ("stop", "running", "w1")
+    # The stronger word stays, and is said once.
+    assert decide(run, Hold("stop", "used up"), NOW) == decide(run, Hold("pause", "used up"), NOW) == Decision({})
+    # Until it has stopped its last words are taken; nothing of it is counted against the lane.
+    run = applied(run, Report("w1", events=[Event("log_line", {"line": "stops"})]))
+    assert (directive(run), run.log_line) == ("stop", "stops")
+    free = applied(run, Release("w1"))
+    assert (free.state, free.failures, needs_attention(free, NOW, stalled=False)) == ("released", 0, "budget")
+    assert needs_attention(applied(free, Lift()), NOW, stalled=False) is None
+    assert directive(applied(run, Lift())) == "continue"
+
+
+def test_a_worker_that_was_told_to_stop_and_says_nothing_more_has_not_failed() -> None:
+    run = applied(running(), Hold("stop", "used up"))
+    later = run._replace(lease_expires_at=NOW - timedelta(seconds=1))
+    free = applied(later, TakeBack())
+    assert (free.state, free.worker_id, free.failures) == ("queued", None, 0)
+    assert needs_attention(free, NOW, stalled=False) == "budget"
+    assert applied(later._replace(budget_hold=None), TakeBack()).failures == 1

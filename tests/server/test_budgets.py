@@ -237,20 +237,39 @@ async def test_a_new_day_lets_a_project_go_on(harness: Harness) -> None:
     assert await claim_next(harness) is not None
 
 
-async def test_stop_gives_lanes_back_uncounted(harness: Harness) -> None:
+async def test_stop_tells_workers_to_stop_and_counts_nothing(harness: Harness) -> None:
     (run,) = await harness.approved(1)
     await budget(harness, run["project_id"], usd_total=1, on_exceeded="stop")
     await harness.claim(run["id"])
     await harness.report(run["id"], events=used(cost_usd=3))
     await harness.take_back.round()
+    answer = await harness.report(run["id"], events=[{"type": "log_line", "payload": {"line": "the last one"}}])
+    assert (answer.status_code, answer.json()["directive"]) == (200, "stop")
+    now = answer.json()["run"]
+    assert (now["state"], now["worker_id"], now["needs_attention"]) == ("running", "w1", "budget")
+    held = [event["payload"] for event in await harness.events(run["id"], type="budget_held")]
+    assert [each["directive"] for each in held] == ["stop"]
+    released = await harness.worker.post(f"/api/agents/runs/{run['id']}/release", json={"worker_id": "w1"})
+    assert released.status_code == 200
     now = await harness.read(run["id"])
     assert (now["state"], now["failures"], now["needs_attention"]) == ("released", 0, "budget")
-    assert_error(await harness.report(run["id"]), 409, "CLAIM_LOST")
     assert await claim_next(harness) is None
     await budget(harness, run["project_id"], usd_total=10)
     await harness.take_back.round()
     assert (await harness.read(run["id"]))["needs_attention"] is None
     assert await claim_next(harness) is not None
+
+
+async def test_a_lane_whose_worker_was_told_to_stop_is_taken_back_uncounted(harness: Harness) -> None:
+    (run,) = await harness.approved(1)
+    await budget(harness, run["project_id"], usd_total=1, on_exceeded="stop")
+    await harness.claim(run["id"], lease_seconds=60)
+    await harness.report(run["id"], events=used(cost_usd=3))
+    await harness.take_back.round()
+    await harness.let_pass(61)
+    now = await harness.read(run["id"])
+    assert (now["state"], now["failures"], now["needs_attention"]) == ("queued", 0, "budget")
+    assert_error(await harness.report(run["id"]), 409, "CLAIM_LOST")
 
 
 async def test_what_was_spent_before_there_was_a_budget_counts(harness: Harness) -> None:

@@ -96,10 +96,12 @@ async def test_what_a_used_up_budget_means_can_be_changed(harness: Harness, firs
     then = "stop" if first == "pause" else "pause"
     await put(harness, runs[0]["project_id"], usd_per_day=1, on_exceeded=then)
     await carried_out(harness)
-    # A lane that was given back stays so; one that stood still is given back.
-    assert (await harness.read(runs[0]["id"]))["state"] == "released"
+    # Who was told to stop isn't told anything else any more; who stands still is told to stop.
+    assert await directives(harness, runs[:1]) == {"stop"}
     assert (await claim_next(harness))["run"] is None
-    assert (await harness.read(runs[0]["id"]))["failures"] == 0
+    await put(harness, runs[0]["project_id"], usd_per_day=5, on_exceeded=then)
+    await carried_out(harness)
+    assert await directives(harness, runs[:1]) == {"continue"}
 
 
 async def test_a_lane_that_a_person_paused_stays_paused(harness: Harness) -> None:

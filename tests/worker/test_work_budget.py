@@ -56,6 +56,30 @@ def test_a_budget_reaches_an_agent_that_is_at_work(lanes: Lanes, worker: Worker,
         lanes.http.put(path, json={}).raise_for_status()
 
 
+def test_a_budget_that_stops_ends_the_agent_and_the_lane_is_given_back(
+    lanes: Lanes, worker: Worker, tmp_path: Path
+) -> None:
+    (run_id,) = lanes.add("dearer", labels={"for": "dearer"})
+    path = f"/api/projects/{lanes.project}/budget"
+    spent = lanes.http.get(path).json()["budget"]["spent"]["tokens_total"]
+    lanes.http.put(path, json={"tokens_total": spent + 150, "on_exceeded": "stop"}).raise_for_status()
+    try:
+        worker.start(
+            "--once", "--label", "for=dearer", "--agent", "claude", "--", *python(SAYS, str(tmp_path / "never"))
+        )
+        run = lanes.wait(run_id, lambda run: run["state"] == "released")
+        # It has stopped before it let go, has told what it used, and nothing is counted against the lane.
+        (pid,) = lanes.lines(run_id)[-1:]
+        assert not Path(f"/proc/{pid}").exists()
+        assert (run["failures"], run["output_tokens"], run["needs_attention"]) == (0, 50, "budget")
+        (released,) = lanes.events(run_id, "released")
+        assert released["payload"]["reason"] == "the worker was told to stop"
+        assert lanes.events(run_id, "lease_expired") == []
+        worker.wait()
+    finally:
+        lanes.http.put(path, json={}).raise_for_status()
+
+
 def counted(lanes: Lanes) -> tuple[int, int]:
     """What the overview has of the project."""
     answer: dict[str, Any] = lanes.http.get("/api/agents/overview", params={"project_id": lanes.project}).json()

@@ -75,7 +75,7 @@ export function watchBudgets(place) {
         return h(
           "div",
           { class: "budget-banner" },
-          h("p", {}, store.projects.size > 1 ? h("b", { dir: "auto" }, `${visibleLine(project.name, 80)}: `) : null, visibleLine(budget.words ?? "The budget is used up.", 300), budget.on_exceeded === "stop" ? " Its lanes were given back, and none can be claimed." : " Its workers stand still, and no lane can be claimed."),
+          h("p", {}, store.projects.size > 1 ? h("b", { dir: "auto" }, `${visibleLine(project.name, 80)}: `) : null, visibleLine(budget.words ?? "The budget is used up.", 300), budget.on_exceeded === "stop" ? " Its workers are told to stop and give their lanes back, and none can be claimed." : " Its workers stand still, and no lane can be claimed."),
           h("div", { class: "row-buttons" }, operator ? h("button", { type: "button", class: "primary", onclick: () => goOn(project, read) }, "Go on …") : null, h("a", { class: "button", href: withParameters({ project: project.id }, "/settings", "") }, "The budget")),
         );
       }),

@@ -47,7 +47,7 @@ export function limitsPart(place, { project, admin, operator, gone }) {
     const choice = h(
       "select",
       { disabled: !admin },
-      [["pause", "Workers keep their lanes and stand still"], ["stop", "Lanes are given back, to be gone on with later"]].map(([value, words]) => h("option", { value, selected: budget.on_exceeded === value }, words)),
+      [["pause", "Workers keep their lanes and stand still"], ["stop", "Workers stop and give their lanes back, to be gone on with later"]].map(([value, words]) => h("option", { value, selected: budget.on_exceeded === value }, words)),
     );
     const element = form(key, {
       fields: [
