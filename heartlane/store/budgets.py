@@ -7,11 +7,13 @@ out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import false, func, insert, or_, select, update
+from sqlalchemy import false, func, insert, or_, select, text, update
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from heartlane.lanes.limits import Budget, OnExceeded, Verdict, next_day, on_day, verdict
@@ -20,7 +22,7 @@ from heartlane.store.audit import Actor
 from heartlane.store.batch import ANY_ROLE, OPENED_LANES, Opening
 from heartlane.store.gates import BUDGET_COLUMNS, budget_values, read_budget
 from heartlane.store.notices import Notice, add_notices, close_by_kind
-from heartlane.store.projects import Project, record, set_limited
+from heartlane.store.projects import Project, has_budget, record, set_limited
 from heartlane.store.schema import ACTIVE, BUDGET_HELD, budgets, projects, runs, usage_days
 from heartlane.store.store import Store, WriteTransaction
 from heartlane.store.tallies import day_of
@@ -36,6 +38,14 @@ OVER: Final = {
     "waived": ("budget_100",),
 }
 """State → the kinds of notices whose condition is gone in it."""
+LOOKING: Final = text("""
+SELECT virtualtransaction FROM pg_locks
+WHERE locktype = 'relation' AND relation = 'projects'::regclass AND mode = 'RowShareLock'
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+""")
+"""PostgreSQL's transactions that have locked rows of projects or looked for some to lock: they take the lock on the
+table before they see what is there, and keep it until they end."""
+LOOK_AGAIN_SECONDS: Final = 0.005
 NOT_TOLD: Final = ""
 """In the place of the verdict that was carried out: whatever it is, it is to be carried out anew."""
 
@@ -54,7 +64,7 @@ async def read_standing(conn: AsyncConnection, project_id: str, now: datetime) -
     """The budget of a project that the caller has looked up; one without ceilings where none was ever set."""
     row = (await conn.execute(select(*_COLUMNS).where(budgets.c.project_id == project_id))).one_or_none()
     budget = Budget() if row is None else read_budget(tuple(row))
-    if row is None:
+    if not budget.bounded:  # batches add to a budget with ceilings alone
         budget = await _spent_so_far(conn, project_id, budget, now)
     return Standing(on_day(budget, now), verdict(budget, now))
 
@@ -75,22 +85,57 @@ async def _spent_so_far(conn: AsyncConnection, project_id: str, budget: Budget, 
     )
 
 
-async def put_budget(tx: WriteTransaction, project: Project, ceilings: dict[str, Any], actor: Actor) -> Standing:
-    """Set the project's ceilings (columns of the budget), whole. What was spent stays."""
-    return await _change(tx, project, ceilings, actor, "budget.changed")
+async def put_budget(store: Store, project: Project, ceilings: dict[str, Any], actor: Actor) -> Standing:
+    """Set the project's ceilings (columns of the budget), whole. What was spent stays. Raises StoreUnavailable."""
+    async with _changing(store, project.id) as (tx, locked):
+        return await _change(tx, locked, ceilings, actor, "budget.changed")
 
 
-async def let_go_on(tx: WriteTransaction, project: Project, hours: float | None, actor: Actor) -> Standing:
-    """Let the project go on beyond its ceilings for so many hours; None: until the day (UTC) ends."""
-    until = next_day(tx.now) if hours is None else tx.now + timedelta(hours=hours)
-    return await _change(tx, project, {"waived_until": until}, actor, "budget.waived")
+async def let_go_on(store: Store, project: Project, hours: float | None, actor: Actor) -> Standing:
+    """Let the project go on beyond its ceilings for so many hours; None: until the day (UTC) ends.
+
+    Raises StoreUnavailable.
+    """
+    async with _changing(store, project.id) as (tx, locked):
+        until = next_day(tx.now) if hours is None else tx.now + timedelta(hours=hours)
+        return await _change(tx, locked, {"waived_until": until}, actor, "budget.waived")
+
+
+@asynccontextmanager
+async def _changing(store: Store, project_id: str) -> AsyncIterator[tuple[WriteTransaction, Project]]:
+    """A transaction that has the project's row locked, which it gives as it is then, and knows all that was spent.
+
+    A batch that spends adds to the budget of a project that is marked as limited, under the lock of its row; of any
+    other it adds to the counts of the day alone, and locks nothing. So the first ceiling takes two steps: the project
+    is marked, and once those who had looked before that have ended, what was spent is read from the counts. A batch
+    that comes in between waits for the row. (SQLite has one writer: nothing is under way beside this.)
+    """
+    settled = store.dialect == "sqlite"
+    while True:
+        async with store.writing() as tx:
+            locked = select(projects).where(projects.c.id == project_id).with_for_update()
+            project = Project._make((await tx.conn.execute(locked)).one())
+            if await has_budget(tx.conn, project_id) or (settled and (project.limited or store.dialect == "sqlite")):
+                yield tx, project
+                return
+            await tx.conn.execute(update(projects).where(projects.c.id == project_id).values(limited=True))
+        await _those_before_have_ended(store)
+        settled = True
+
+
+async def _those_before_have_ended(store: Store) -> None:
+    """Return once every transaction has ended that may have looked for limited projects before now."""
+    async with store.reading() as conn:
+        waited_for = frozenset((await conn.execute(LOOKING)).scalars())
+    while waited_for:
+        await asyncio.sleep(LOOK_AGAIN_SECONDS)
+        async with store.reading() as conn:
+            waited_for &= frozenset((await conn.execute(LOOKING)).scalars())
 
 
 async def _change(
     tx: WriteTransaction, project: Project, values: dict[str, Any], actor: Actor, action: str
 ) -> Standing:
-    # The project first, as claims lock it: what they see and what is written here can't cross.
-    await tx.conn.execute(select(projects.c.id).where(projects.c.id == project.id).with_for_update())
     before = (await read_standing(tx.conn, project.id, tx.now)).budget
     after = before._replace(**values)
     standing = Standing(after, verdict(after, tx.now))

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Request
 
 from heartlane.lanes.usage import MICROS
-from heartlane.server.auth import Principal
 from heartlane.server.depends import (
     Admin,
     Json,
@@ -17,14 +16,10 @@ from heartlane.server.depends import (
     Viewer,
     actor_of,
     body_of,
-    not_found,
-    reach_of,
 )
 from heartlane.server.routes.projects import find_project
 from heartlane.store import budgets
 from heartlane.store.budgets import Standing
-from heartlane.store.projects import Project, read_project
-from heartlane.store.store import WriteTransaction
 from heartlane.wire.budgets import BudgetAnswer, BudgetBody, GoOnBody
 
 router = APIRouter(prefix="/api/projects/{id}/budget", tags=["Budgets"])
@@ -55,9 +50,8 @@ async def put_budget(
         "tokens_total": body.tokens_total,
         "on_exceeded": body.on_exceeded,
     }
-    async with context.store.writing() as tx:
-        project = await _find(tx, principal, project_id)
-        standing = await budgets.put_budget(tx, project, ceilings, actor_of(request, principal))
+    project = await find_project(context, principal, project_id)
+    standing = await budgets.put_budget(context.store, project, ceilings, actor_of(request, principal))
     return Json({"budget": budget_body(project_id, standing)})
 
 
@@ -70,17 +64,9 @@ async def go_on(
     body: Annotated[GoOnBody, body_of(GoOnBody, optional=True)],
 ) -> Json:
     """Beyond its ceilings, for a while: lanes that stand still go on within a second, and new ones can be claimed."""
-    async with context.store.writing() as tx:
-        project = await _find(tx, principal, project_id)
-        standing = await budgets.let_go_on(tx, project, body.hours, actor_of(request, principal))
+    project = await find_project(context, principal, project_id)
+    standing = await budgets.let_go_on(context.store, project, body.hours, actor_of(request, principal))
     return Json({"budget": budget_body(project_id, standing)})
-
-
-async def _find(tx: WriteTransaction, principal: Principal, project_id: str) -> Project:
-    project = await read_project(tx.conn, project_id, reach_of(principal))
-    if project is None:
-        raise not_found("project")
-    return project
 
 
 def _micros(usd: float | None) -> int | None:
