@@ -98,7 +98,7 @@ def make_fastapi(context: Context, pages: APIRouter | None) -> FastAPI:
     app.state.openapi_json = openapi_json
 
     async def on_error(request: Request, error: Exception) -> Response:
-        return answer(as_api_error(error, request.scope["path"]))
+        return answer(context, as_api_error(error, request.scope["path"]))
 
     for kind in (ApiError, StoreError, BadCursor, HTTPException, RequestValidationError, ClientDisconnect, Exception):
         app.add_exception_handler(kind, on_error)
@@ -110,8 +110,9 @@ def api_routes() -> list[APIRoute]:
     return [route for router in ROUTERS for route in router.routes if isinstance(route, APIRoute)]
 
 
-def answer(error: ApiError) -> Response:
-    """An error as an answer."""
+def answer(context: Context, error: ApiError) -> Response:
+    """An error as an answer, counted."""
+    context.metrics.refused(error)
     rendered = render(error)
     response = Response(rendered.body, rendered.status)
     response.raw_headers = rendered.headers
@@ -185,7 +186,7 @@ class Front:
                 raise
             # Starlette raises again what it has answered with our 500 (and logged) already.
             if not started:
-                await answer(as_api_error(error, scope["path"]))(scope, receive, send_with)
+                await answer(self._context, as_api_error(error, scope["path"]))(scope, receive, send_with)
         finally:
             gate.leave(task)
 
@@ -196,17 +197,17 @@ class Front:
             try:
                 self._context.sessions.origins.refuse_strange_host(scope)
             except ApiError as error:
-                return answer(error)
+                return answer(self._context, error)
         # A login writes as much as any call does.
         if not path.startswith("/api/") and scope["method"] != "POST":
             return None
         extra.append(NO_STORE)
         limited = self._context.limiter.check(_limit_of(scope["method"], path), client_ip(scope, self._trusted))
         if not limited.allowed:
-            return answer(limited.error())
+            return answer(self._context, limited.error())
         extra.extend(limited.headers())
         if not self._context.gate.is_open:
-            return answer(ApiError("UNAVAILABLE", "The server is shutting down; try again in a moment."))
+            return answer(self._context, ApiError("UNAVAILABLE", "The server is shutting down; try again in a moment."))
         return None
 
     def _by_method(self, scope: Scope) -> Response | None:
@@ -217,7 +218,7 @@ class Front:
         allow = ", ".join(known)
         if scope["method"] == "OPTIONS":
             return Response(status_code=204, headers={"allow": allow})
-        return answer(unknown_method(allow))
+        return answer(self._context, unknown_method(allow))
 
 
 def _limit_of(method: str, path: str) -> str:

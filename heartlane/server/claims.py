@@ -45,9 +45,8 @@ class Claims:
         async def counted(request: HotRequest) -> bytes:
             try:
                 outcome: Outcome = await handle(request)
-            except ApiError as error:
+            except ApiError:
                 metrics.claims["refused"].inc()
-                metrics.refused(error.code)
                 raise
             except ClientGone:
                 raise

@@ -95,6 +95,7 @@ class HotRoute:
             if not isinstance(error, ApiError):
                 begin_request(scope["headers"])  # what is logged of it carries the request's id
             refusal = as_api_error(error, scope["path"])
+            self._context.metrics.refused(refusal)
             status, refused_headers, body = render(refusal)
             # A 429 carries its RateLimit headers itself.
             headers = refused_headers if refusal.code == "RATE_LIMITED" else [*headers, *refused_headers]

@@ -20,6 +20,7 @@ from prometheus_client import (
 from sqlalchemy import func, select
 
 from heartlane.lanes.run import HELD_STATES, State
+from heartlane.server.errors import ApiError
 from heartlane.store.schema import runs
 from heartlane.store.store import Store
 
@@ -57,7 +58,10 @@ class Metrics:
             registry=self.registry,
         )
         self._refusals = Counter(
-            "heartlane_refusals_total", "Refused requests of workers by error code.", ["code"], registry=self.registry
+            "heartlane_refusals_total",
+            "Requests that were answered 400 to 499, of workers and people, by error code.",
+            ["code"],
+            registry=self.registry,
         )
         self._taken_back = Counter(
             "heartlane_leases_taken_back_total", "Leases that ran out and were taken back.", registry=self.registry
@@ -102,9 +106,10 @@ class Metrics:
         self.reports = {name: self._reports.labels(name) for name in ("applied", "duplicate", "refused", "failed")}
         self.claims = {name: self._claims.labels(name) for name in ("claimed", "empty", "refused", "failed")}
 
-    def refused(self, code: str) -> None:
-        """Count one refusal by its error code."""
-        self._refusals.labels(code).inc()
+    def refused(self, error: ApiError) -> None:
+        """Count an answer that is an error, if it refuses the request; codes are those of the table alone."""
+        if error.status < 500:
+            self._refusals.labels(error.code).inc()
 
     def taken_back(self) -> None:
         """Count one lease that was taken back."""

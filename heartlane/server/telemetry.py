@@ -51,9 +51,8 @@ def telemetry(context: Context) -> HotRoute:
                 body.seq,
             )
             outcome = await submit(target, report, account_id=principal.account_id, project_id=principal.project_id)
-        except ApiError as error:
+        except ApiError:
             refused.inc()
-            metrics.refused(error.code)
             raise
         except Exception:
             failed.inc()
@@ -62,7 +61,6 @@ def telemetry(context: Context) -> HotRoute:
         if run is None or not isinstance(decision, Decision):
             refusal = refuse(outcome)
             refused.inc()
-            metrics.refused(refusal.code)
             raise refusal
         (duplicate if decision.duplicate else applied).inc()
         return orjson.dumps(
