@@ -12,6 +12,8 @@ import asyncpg
 import pytest
 
 from heartlane.server.settings import load_settings
+from heartlane.store import horizon
+from heartlane.store.horizon import Horizon
 from heartlane.store.store import Store
 from tests.harness import Harness
 from tests.store.test_listener import cut
@@ -203,3 +205,46 @@ async def test_what_happened_while_nobody_heard_is_told(one: Harness, postgres_d
                 await asyncio.sleep(0.03)
             await deaf
             assert await numbers(stream, 5) == list(range(5))
+
+
+async def none_writes(conn: Any) -> frozenset[str]:
+    return frozenset()
+
+
+async def takes_all(self: Horizon, conn: Any, rows: Any, after: int) -> Any:
+    return rows
+
+
+@pytest.mark.parametrize("switched_off", ["whole", "writing"])
+async def test_without_the_horizon_these_tests_would_see_events_missed(
+    one: Harness, postgres_database_url: str, monkeypatch: pytest.MonkeyPatch, switched_off: str
+) -> None:
+    """The first of them, with its order of commits, on a server whose horizon lets everything through."""
+    if switched_off == "whole":
+        monkeypatch.setattr(Horizon, "whole", takes_all)
+    else:
+        monkeypatch.setattr(horizon, "_writing", none_writes)
+    late, run = await held_runs(one, 2)
+    async with follow(one) as stream:
+        await begun(stream)
+        held = await Held.open(postgres_database_url, late, 1)
+        await one.report(run["id"], events=actions(2))
+        assert await numbers(stream, 1) == [2], "told although what comes before it isn't there yet"
+        await held.commit()
+        await one.report(run["id"], events=actions(3))
+        assert await numbers(stream, 1) == [3], "and what committed late is never told"
+
+
+async def test_without_the_horizon_a_stream_would_begin_behind_what_commits_late(
+    one: Harness, postgres_database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(horizon, "_writing", none_writes)
+    late, run = await held_runs(one, 2)
+    held = await Held.open(postgres_database_url, late, 1)
+    await one.report(run["id"], events=actions(2))
+    async with follow(one) as stream:
+        await begun(stream)  # while the other's event can't be listed yet
+        assert await one.events(late["id"], type="action") == []
+        await held.commit()
+        await one.report(run["id"], events=actions(3))
+        assert await numbers(stream, 1) == [3], "neither listed nor told"
