@@ -75,13 +75,22 @@ def overview(
     found: Json = answer["overview"]
     lanes = [f"{found['lanes'][state]:,} {state}" for state in LANES if found["lanes"].get(state)]
     print(f"lanes:  {', '.join(lanes) or 'none'}")
-    print(f"shipped a day:  {found['shipped_per_day']:g}")
+    print(f"shipped a day:  {_rate(found['shipped_per_day'])}")
     print(f"since {one_line(found['since'])}:  {_whole(found['total'])}")
     for name, columns in TABLES:
         rows = [row for row in found[name] if name != "days" or row["attempts"] or row["cost_usd"]]
         if rows:
             print()
             print_rows(rows, columns)
+
+
+def _rate(a_day: float) -> str:
+    """A mean that is small is no zero.
+
+    >>> _rate(0), _rate(1 / 70), _rate(2.5), _rate(1234.0)
+    ('0', '0.014', '2.5', '1,234')
+    """
+    return f"{a_day:.2g}" if a_day < 10 else f"{a_day:,.0f}"
 
 
 def _whole(total: Row) -> str:

@@ -45,7 +45,7 @@ async def read_overview(conn: AsyncConnection, reach: Reach, project_id: str | N
         "since": _date(first),
         "until": _date(today),
         "lanes": await _lanes_now(conn, reach, project_id),
-        "shipped_per_day": round(sum(day["shipped"] for day in whole_days) / len(whole_days), 2),
+        "shipped_per_day": sum(day["shipped"] for day in whole_days) / len(whole_days),
         "days": shown,
         "total": _figures(_sum([amounts for _, amounts in used])),
         "projects": await _projects(conn, _grouped(used, "project_id")),

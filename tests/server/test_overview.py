@@ -61,6 +61,8 @@ async def test_what_happens_is_counted(harness: Harness, standing_clock: Standin
     lanes = {state: count for state, count in found["lanes"].items() if count}
     assert lanes == {"queued": 1, "released": 1, "shipped": 1, "failed": 1}
     assert found["shipped_per_day"] == 1
+    rare = await overview(harness, project_id=project_id, days=90)
+    assert rare["shipped_per_day"] == pytest.approx(1 / 89), "small, and no zero"
     assert found["failures"][0] == {"reason": "auth", "count": 1}
     assert sum(each["count"] for each in found["failures"]) == 2
     code, tests = found["phases"]

@@ -114,12 +114,17 @@ function tiles({ total, shipped_per_day: rate, days }) {
   return h(
     "dl",
     { class: "tiles" },
-    tile("Shipped", total.shipped.toLocaleString("en"), `${rate.toLocaleString("en", { maximumFractionDigits: 1 })} a day`),
+    tile("Shipped", total.shipped.toLocaleString("en"), `${aDay(rate)} a day`),
     tile("Attempts", total.attempts.toLocaleString("en"), `in ${days.length} days`),
     tile("Failed", total.failed.toLocaleString("en"), ended ? `${Math.round((100 * total.failed) / ended)} % of what shipped or failed` : "nothing has ended"),
     tile("Cost", dollars(total.cost_usd), total.shipped ? `${dollars(total.cost_usd / total.shipped)} for each that shipped` : "nothing has shipped"),
     tile("Tokens", tokens(spent(total)), `${tokens(total.input_tokens)} in, ${tokens(total.output_tokens)} out`),
   );
+}
+
+/** A mean that is small is no zero. */
+function aDay(rate) {
+  return rate.toLocaleString("en", rate < 10 ? { maximumSignificantDigits: 2 } : { maximumFractionDigits: 0 });
 }
 
 function lanesNow(lanes) {
