@@ -24,7 +24,6 @@ from typing import Final
 import asyncpg
 
 from bench import processes
-from bench.bodies import Cut
 from bench.databases import Engine
 from bench.figures import Report
 from bench.fleet import gather
@@ -68,8 +67,7 @@ def _job(
 def _lane(number: int, seq: int) -> LaneJob:
     body = {"worker_id": live_worker(number), "lease_seconds": LEASE_SECONDS, "attempt": 1, "seq": seq}
     before, after = json.dumps(body, separators=(",", ":")).split(f":{seq}}}")
-    cut = Cut(before + ":", "}" + after)
-    return LaneJob(run_id=live_run(number), before=cut.before, after=cut.after, seq=seq)
+    return LaneJob(run_id=live_run(number), body=[before + ":", "}" + after], seq=seq)
 
 
 async def live(engine: Engine, folder: Path, lanes: int, seconds: float, *, report: Report, progress: Progress) -> None:
