@@ -121,11 +121,12 @@ def _claim_held(run: Run, command: Claim, now: datetime) -> Decision | Refusal:
     if command.worker_id != run.worker_id:
         return held_by_other(run, command, now)
     lease = command.lease_seconds or run.lease_seconds
-    return Decision(_renewal(run, lease, now) | {"lease_seconds": lease})
+    # A claim that was late in the network may ask for less than the holder was granted since, and counts on.
+    deadline = max(now + timedelta(seconds=lease), run.lease_expires_at or now)
+    return Decision(_renewal(run, deadline, now) | {"lease_seconds": lease})
 
 
-def _renewal(run: Run, lease_seconds: int, now: datetime) -> dict[str, Any]:
-    deadline = now + timedelta(seconds=lease_seconds)
+def _renewal(run: Run, deadline: datetime, now: datetime) -> dict[str, Any]:
     changes: dict[str, Any] = {"last_heartbeat": now, "lease_expires_at": deadline, "updated_at": now}
     # The take-back looks at take_back_at alone, which a renewal leaves where it is (it re-arms itself), unless the
     # new deadline comes before it.
@@ -142,7 +143,7 @@ def _report(run: Run, command: Report, now: datetime) -> Decision | Refusal:
     if refusal is not None:
         return refusal
     lease = command.lease_seconds or run.lease_seconds
-    changes = _renewal(run, lease, now)
+    changes = _renewal(run, now + timedelta(seconds=lease), now)
     if command.seq is not None:
         if command.seq <= run.last_seq:
             return Decision(changes, duplicate=True)

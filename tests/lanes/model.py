@@ -297,8 +297,10 @@ class LaneModel:
         if self.claim is not None:
             if self.claim.worker_id != worker_id:
                 return Answer("CLAIM_HELD_BY_OTHER")
+            granted = self.claim.deadline
             self.claim.lease_seconds = lease_seconds or self.claim.lease_seconds
             self.claim.renew(self.claim.lease_seconds, now)
+            self.claim.deadline = max(granted, self.claim.deadline)
             return DONE
         if not self.claimable(now):
             return Answer("LANE_BLOCKED")

@@ -77,9 +77,9 @@ def test_the_holders_own_second_call_renews_and_is_the_same_attempt() -> None:
 
 
 def test_the_holders_second_call_can_change_the_length_of_its_lease() -> None:
-    run = applied(running(), Claim("w1", 60), at=later(100))
-    assert run.lease_expires_at == later(160)
-    assert applied(run, Report("w1"), at=later(110)).lease_expires_at == later(170)
+    run = applied(running(lease_seconds=60), Claim("w1", 600), at=later(50))
+    assert run.lease_expires_at == later(650)
+    assert applied(run, Report("w1"), at=later(60)).lease_expires_at == later(660)
 
 
 @pytest.mark.parametrize("state", ["claimed", "running", "paused", "shipping"])
@@ -177,6 +177,14 @@ def test_a_shorter_lease_is_taken_back_by_its_own_deadline() -> None:
     assert run.take_back_at is not None
     assert run.take_back_at <= later(51)
     assert applied(run, TakeBack(), at=later(51)).state == "queued"
+
+
+def test_a_claim_that_comes_late_ends_no_lease_earlier() -> None:
+    """The holder counts on the deadline that it was told; its next report has the length that was asked for last."""
+    run = applied(running(lease_seconds=600), Claim("w1", 60), at=later(50))
+    assert (run.lease_expires_at, run.lease_seconds) == (later(600), 60)
+    assert applied(run, TakeBack(), at=later(599)).state == "running"
+    assert applied(run, Report("w1"), at=later(70)).lease_expires_at == later(130)
 
 
 def test_a_longer_lease_is_not_taken_back_at_the_old_deadline() -> None:
