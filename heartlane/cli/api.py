@@ -55,10 +55,12 @@ class Rows:
     """The rows of a list, page by page as they are taken, `limit` at most (None: all of them).
 
     next_cursor     once all are taken: where the next page begins, None after the last
+    beside          what the last page that was read says besides its rows and its cursor
     """
 
     def __init__(self, api: Api, call: Call[Page[Any]], limit: int | None, keep: Callable[[Json], bool] | None) -> None:
         self.next_cursor: str | None = None
+        self.beside: Json = {}
         self._api = api
         self._call = call
         self._limit = limit
@@ -71,6 +73,8 @@ class Rows:
             wanted = PAGE_SIZE_MAX if left is None or self._keep is not None else min(left, PAGE_SIZE_MAX)
             query = (*(pair for pair in call.query if pair[0] != "limit"), ("limit", str(wanted)))
             answer = self._api.ask(replace(call, query=query))
+            self.beside = {name: said for name, said in answer.items() if said is not rows_of(answer)}
+            self.beside.pop("next_cursor", None)
             for row in rows_of(answer):
                 if self._keep is not None and not self._keep(row):
                     continue

@@ -86,6 +86,7 @@ def events(
             chosen(output, as_json),
             empty="There are no such events.",
             next_cursor=lambda: rows.next_cursor,
+            beside=lambda: rows.beside,
         )
 
 

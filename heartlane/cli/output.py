@@ -209,11 +209,13 @@ def show_list(
     *,
     empty: str,
     next_cursor: Callable[[], str | None] = lambda: None,
+    beside: Callable[[], Row] = dict,
 ) -> None:
     """Print a list: as a table, as `{key: [...], "next_cursor": …}` like the API, or a line of JSON for each row.
 
     empty           what is said on stderr in place of a table without rows
     next_cursor     asked once all rows are taken: where the next page begins, None after the last
+    beside          asked then, too: what the API says besides
     """
     if how is Format.JSONL:
         for row in rows:
@@ -222,7 +224,7 @@ def show_list(
     taken = list(rows)
     cursor = next_cursor()
     if how is Format.JSON:
-        print(to_json({key: taken, "next_cursor": cursor}, indent=2))
+        print(to_json({key: taken, "next_cursor": cursor, **beside()}, indent=2))
         return
     if taken:
         print_rows(taken, columns)

@@ -148,7 +148,9 @@ class Checker:
         if run.lease_expires_at != before.lease_expires_at:
             heapq.heappush(self._deadlines, (deadline, run.number))
         renewed = run.attempt == before.attempt and run.last_heartbeat != before.last_heartbeat
-        if renewed and run.lease_expires_at == before.lease_expires_at:
+        # A claim by the holder that was late leaves it, where it asks for less than was granted since.
+        short = deadline < self._world.seconds_of(run.last_heartbeat) + run.lease_seconds
+        if renewed and short and run.lease_expires_at == before.lease_expires_at:
             raise Broken("a renewal moves the deadline", f"{run.lane_key} stays at {run.lease_expires_at}")
 
     # --- what the ledger says of it -------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ class Client(AsyncClient):
         self.process = process
         self._workers = WorkerIds(process.name)
         self._lanes = set()
+        self._doubted = set()
         self._chores = set()
 
     async def send_once(self, call: Call[T], *, seconds: float | None = None) -> T:

@@ -49,10 +49,10 @@ def test_a_worker_that_waits_is_seen_before_it_has_a_lane_and_after_it_has_gone(
             lanes.add("found", role="qa")
             expect(card).to_have_attribute("data-kind", "working")
             expect(card).to_contain_text("Lane found")
+            (run,) = site.people.get("/api/agents/runs", params={"project_id": lanes.project}).json()["runs"]
+            until(lambda: site.run(run["id"])["state"] != "claimed", "it has reported")
             worker.kill()
 
-        (run,) = site.people.get("/api/agents/runs", params={"project_id": lanes.project}).json()["runs"]
-        until(lambda: site.run(run["id"])["state"] != "claimed", "it has reported")
         site.people.post(f"/api/agents/runs/{run['id']}/cancel").raise_for_status()
         # A worker that goes while it waits is idle as soon as its connection has broken.
         other = Worker(lanes, tmp_path / "other", "hasty")
