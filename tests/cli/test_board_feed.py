@@ -62,8 +62,7 @@ async def test_without_a_stream_it_asks_for_what_is_held_and_for_what_no_longer_
         await wait_for(lambda: state_of(board, runs["one"]) == "queued")
         await asyncio.to_thread(fleet.claim, runs["one"], "polled.1")
         await wait_for(lambda: state_of(board, runs["one"]) == "claimed")
-        assert board.link_good
-        assert board.link_text.startswith("asked every")
+        await wait_for(lambda: board.link_good and board.link_text.startswith("asked every"))
         await asyncio.to_thread(fleet.report, runs["one"], ("ship_complete", {}), worker_id="polled.1")
         await wait_for(lambda: state_of(board, runs["one"]) == "shipped")
         more = await asyncio.to_thread(fleet.lanes, fleet.project("Polled later"), "three")
